@@ -1,0 +1,172 @@
+"""Every setting of DeepTrace: one field each, with default, bounds, unit and help.
+
+The command line option, the TOML key, the environment name and the row in docs/settings.md all come from the field.
+Order of precedence: command line, environment, file, default. No other module reads the environment.
+"""
+
+import os
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from deeptrace.errors import UsageError
+
+ENV_PREFIX = "DEEPTRACE_"
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the probes take."""
+
+    pid: Annotated[list[int], Meta(description="Trace only these processes and their children; none: every process.")] = []
+    payload_bytes: Annotated[int, Meta(ge=0, le=16384, description="Payload copied per system call.", extra={"unit": "bytes"})] = (
+        1024
+    )
+    head_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16384,
+            description="First bytes of each direction of a connection that are copied whole.",
+            extra={"unit": "bytes"},
+        ),
+    ] = 4096
+    ring_bytes: Annotated[int, Meta(ge=1 << 16, description="Memory of all rings together.", extra={"unit": "bytes"})] = 64 << 20
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the agent turns records into spans."""
+
+    drain_ms: Annotated[
+        float, Meta(gt=0, le=1000, description="Longest time between two reads of the rings.", extra={"unit": "ms"})
+    ] = 5.0
+    request_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="A request without a response for this long becomes a span with error_type timeout.",
+            extra={"unit": "s"},
+        ),
+    ] = 60.0
+    max_flows: Annotated[int, Meta(ge=16, description="Connections followed at the same time.")] = 65536
+    flow_idle_s: Annotated[
+        float, Meta(gt=0, description="A silent connection is forgotten after this long.", extra={"unit": "s"})
+    ] = 300.0
+    service: Annotated[
+        dict[str, str], Meta(description="Service names by executable, script or process id, over what is found out.")
+    ] = {}
+    host: Annotated[str, Meta(description="Name of this host in spans; empty: the system's host name.")] = ""
+
+
+class Ship(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How batches reach the server."""
+
+    server: Annotated[str, Meta(description="Address of the server's gRPC port.")] = "127.0.0.1:4417"
+    batch_spans: Annotated[int, Meta(ge=1, le=1 << 20, description="Spans in one batch at most.")] = 20000
+    batch_ms: Annotated[
+        float, Meta(gt=0, description="A batch is sent after this long even when it is small.", extra={"unit": "ms"})
+    ] = 200.0
+    queue_spans: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Spans held while the server is slow or away; beyond it, new ones are dropped and counted.",
+        ),
+    ] = 500000
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the server listens and keeps its data."""
+
+    grpc: Annotated[str, Meta(description="Address that agents ship to; port 0: any free one.")] = "127.0.0.1:4417"
+    http: Annotated[str, Meta(description="Address of the query API; port 0: any free one.")] = "127.0.0.1:4480"
+    data: Annotated[str, Meta(description="Folder of the store.")] = "/var/lib/deeptrace"
+    settle_s: Annotated[float, Meta(gt=0, description="Links of a span settle after this long.", extra={"unit": "s"})] = 10.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings, by section."""
+
+    capture: Capture = Capture()
+    agent: Agent = Agent()
+    ship: Ship = Ship()
+    server: Server = Server()
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting as the command line, the environment and the documentation see it."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    unit: str
+    help: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def env(self) -> str:
+        return f"{ENV_PREFIX}{self.section}_{self.name}".upper()
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def fields() -> list[Field]:
+    """All settings in the order of their declaration."""
+    found = []
+    for section in msgspec.structs.fields(Settings):
+        hints = get_type_hints(section.type, include_extras=True)
+        for field in msgspec.structs.fields(section.type):
+            hint = hints[field.name]
+            meta = next((m for m in get_args(hint)[1:] if isinstance(m, Meta)), Meta()) if get_origin(hint) is Annotated else Meta()
+            base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+            unit = (meta.extra or {}).get("unit", "")
+            found.append(Field(section.name, field.name, base, default, unit, meta.description or ""))
+    return found
+
+
+def load(
+    *, file: str | None = None, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from a TOML file, the environment and overrides ({"capture.pid": [1]}). Raises UsageError naming the setting."""
+    environ = os.environ if environ is None else environ
+    tree: dict[str, dict[str, Any]] = {}
+    if file:
+        try:
+            tree = tomllib.loads(pathlib.Path(file).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as e:
+            raise UsageError(f"cannot read settings from {file}: {e}") from e
+    for field in fields():
+        if field.env in environ:
+            tree.setdefault(field.section, {})[field.name] = _from_text(field, environ[field.env])
+    for key, value in (overrides or {}).items():
+        section, name = key.split(".")
+        tree.setdefault(section, {})[name] = value
+    try:
+        return msgspec.convert(tree, Settings, strict=True)
+    except msgspec.ValidationError as e:
+        raise UsageError(f"a setting cannot be used: {e}; see docs/settings.md") from e
+
+
+def _from_text(field: Field, text: str) -> Any:
+    """Parse an environment value by the field's type: lists are comma separated, maps are a=b pairs."""
+    origin = get_origin(field.type) or field.type
+    try:
+        if origin is list:
+            return [int(part) for part in text.split(",") if part]
+        if origin is dict:
+            return dict(part.split("=", 1) for part in text.split(",") if part)
+        return origin(text) if origin in (int, float, str) else text
+    except ValueError as e:
+        raise UsageError(f"the environment variable {field.env}={text!r} does not hold {field.help!r}: {e}") from e

@@ -1,0 +1,100 @@
+"""The equations that must hold between counters. Reads counters; never changes them.
+
+While events are on their way, the two sides of an equation are read at slightly different moments. Therefore a check takes
+the counters of the early side before and after those of the late side: a balanced ledger lies between the two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Values = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Equation:
+    """left = right, each a sum of counters and gauges; what comes in on the left, where it went on the right."""
+
+    name: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One equation with its values. slack: how far the left side may have moved on while the right one was read."""
+
+    name: str
+    left: int
+    right: int
+    slack: int
+
+    @property
+    def balanced(self) -> bool:
+        return 0 <= self.left - self.right <= self.slack
+
+
+KERNEL_DROPS = (
+    "map_insert_failed", "map_get_failed", "invalid_direction", "syscall_payload_length_invalid", "message_cut",
+)  # fmt: skip
+
+EQUATIONS = (
+    Equation(
+        "calls",
+        ("calls", "extra_messages"),
+        ("data_emitted", "not_socket", "other_socket", "no_data", "interrupted", *KERNEL_DROPS, "calls_in_flight"),
+    ),
+    Equation(
+        "records",
+        ("data_emitted", "conn_emitted", "proc_emitted"),
+        ("records_decoded", "bad_record", "ring_full", "records_in_ring"),
+    ),
+    Equation(
+        "bytes",
+        ("bytes_in",),
+        (
+            "bytes_framed",
+            "bytes_not_captured",
+            "bytes_unknown",
+            "bytes_resync",
+            "bytes_duplicate",
+            "bytes_abandoned",
+            "bytes_upgraded",
+            "bytes_datagram",
+            "bytes_carried",
+        ),
+    ),
+    Equation(
+        "requests",
+        ("requests",),
+        ("spans_paired", "spans_incomplete", "request_unpaired_after_cut", "request_overflow", "requests_open"),
+    ),
+    Equation(
+        "responses",
+        ("responses",),
+        ("spans_paired", "orphan_response", "response_unpaired_after_cut", "responses_open"),
+    ),
+    Equation(
+        "spans",
+        ("spans_paired", "spans_incomplete"),
+        ("spans_acked", "queue_dropped", "spans_filtered", "spans_rejected", "spans_in_flight"),
+    ),
+)  # `*_in_flight`, `*_in_ring`, `*_open`, `*_carried` are gauges; all others are in counters.def
+
+
+def check(values: Values, later: Values | None = None) -> list[Balance]:
+    """Check every equation whose left side is present. values: counters and gauges, one consistent reading; later: a second
+    reading of the left sides, taken after `values`; what they grew by is allowed as slack."""
+    later = values if later is None else later
+    balances = []
+    for equation in EQUATIONS:
+        if not all(name in values for name in equation.left):
+            continue
+        left = sum(values[name] for name in equation.left)
+        grown = sum(later.get(name, values[name]) for name in equation.left)
+        right = sum(values.get(name, 0) for name in equation.right)
+        balances.append(Balance(equation.name, grown, right, grown - left))
+    return balances
+
+
+def is_balanced(balances: list[Balance]) -> bool:
+    return bool(balances) and all(b.balanced for b in balances)

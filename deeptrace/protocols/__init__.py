@@ -1,0 +1,1 @@
+"""L7 protocols (sources in ext/protocols), one module each, found by listing this package."""
