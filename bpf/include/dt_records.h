@@ -18,6 +18,7 @@
 #define DT_MAX_IOVECS 8        /* iovec segments read per message; more are counted as payload_cut */
 #define DT_MAX_MESSAGES 16     /* messages read per recvmmsg/sendmmsg; more are counted as message_cut */
 #define DT_COMM_LEN 16         /* TASK_COMM_LEN */
+#define DT_SOCK_COMMON 104     /* bytes of a socket's common part that are kept; 88 are needed on 5.10 to 6.18 */
 
 enum dt_kind {
 	DT_KIND_DATA = 1,      /* bytes moved by one message of one data syscall (the design's Message) */
@@ -33,7 +34,7 @@ enum dt_direction {
 /* The design's Syscall. Numbers are of this project, not of the kernel: they are the same on every architecture. */
 enum dt_syscall {
 	DT_SYSCALL_NONE = 0,
-#define DT_SYSCALL(number, name, direction, shape, fd, buffer, count) DT_SYSCALL_##name = number,
+#define DT_SYSCALL(number, name, ...) DT_SYSCALL_##name = number,
 #include "syscalls.def"
 #undef DT_SYSCALL
 	DT_SYSCALL_LIMIT = 64,
@@ -87,7 +88,7 @@ struct dt_record {
 	__u64 cpu_count;       /* emit attempts on this CPU so far, this one included: a jump is a lost record */
 	struct dt_quintuple tuple;
 	__u32 netns;           /* inode number of the network namespace */
-	__u32 tgid;
+	__u32 tgid;            /* CONN peer_closed, closed: 0, they happen in whatever process the kernel interrupted */
 	__u32 tid;
 	__s32 result;          /* DATA: bytes of this message; CONN, PROC: see their enums */
 	__u32 payload_len;     /* bytes that follow; <= DT_MAX_PAYLOAD */
@@ -111,6 +112,7 @@ struct dt_socket_info {
 #define DT_SOCKET_SEEN_INGRESS 1u
 #define DT_SOCKET_SEEN_EGRESS 2u
 #define DT_SOCKET_FRESH 4u  /* connect or accept was seen */
+#define DT_SOCKET_CONNECTED 8u /* its DT_CONN_CONNECT was emitted */
 
 /* In-flight context of one call (maps ingress and egress, key: tid; the entry is kept between calls). */
 struct dt_inflight {
@@ -124,6 +126,7 @@ struct dt_inflight {
 	__u16 l4_protocol;
 	__u8 syscall;          /* enum dt_syscall */
 	__u8 pad[3];
+	__u8 sock_common[DT_SOCK_COMMON]; /* the kernel's struct sock_common at enter: addresses, ports, namespace */
 };
 
 /* Map CONFIG, one entry. Written by user space; a reload writes it again, nothing is recompiled. */
