@@ -165,6 +165,10 @@ static inline void attrs_put(dt_attrs *a, const uint8_t *text, uint32_t n)
 				continue;
 			}
 		}
+		if ((uint8_t)(text[i] - 0x20) < 0x5f) {
+			a->data[a->size++] = text[i++];
+			continue;
+		}
 		k = utf8_size(text + i, n - i);
 		if (a->end - a->size < (k ? k : 3)) { /* no half characters */
 			a->end = a->size;
@@ -209,13 +213,27 @@ static inline void attrs_number(dt_attrs *a, uint16_t key, int64_t value)
 	memcpy(a->data + a->size + 4, &value, 8);
 	a->size += 12;
 }
-/* A run of attributes made before (constants of a protocol). */
-static inline void attrs_run(dt_attrs *a, const uint8_t *run, uint32_t n)
+/* A run of n bytes of attributes made before, in DT_ATTRS_RUN_BYTES of memory: a copy of constant size is a few moves.
+ * 0 if there is no room for it. */
+#define DT_ATTRS_RUN_BYTES 128
+static inline int attrs_run(dt_attrs *a, const uint8_t *run, uint32_t n)
 {
-	if (a->capacity - a->size < n)
-		return;
-	memcpy(a->data + a->size, run, n);
+	if (a->capacity - a->size < DT_ATTRS_RUN_BYTES)
+		return 0;
+	memcpy(a->data + a->size, run, DT_ATTRS_RUN_BYTES);
 	a->size += n;
+	return 1;
+}
+/* Go on with the text that was closed last and has n bytes; attrs_put and attrs_close follow. */
+static inline void attrs_reopen(dt_attrs *a, uint32_t n)
+{
+	a->end = a->size;
+	if (a->size < n + 4) {
+		a->open = a->size;
+		return;
+	}
+	a->open = a->size - n - 4;
+	a->end = a->capacity - a->open > DT_ATTR_MAX_TEXT + 4 ? a->open + 4 + DT_ATTR_MAX_TEXT : a->capacity;
 }
 
 /* The functions of one protocol. Each is total: any bytes give a verdict, in time linear in the run. */

@@ -1,0 +1,5 @@
+class L7Protocol:
+    id: int
+    pairing: int
+    name: str
+    ports: tuple[int, ...]

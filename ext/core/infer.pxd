@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from deeptrace.core.table cimport call, flow, flow_table
+
+cdef void infer_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *p, uint32_t captured, uint64_t hole,
+                     call *now, bint gap) noexcept nogil
+cdef void infer_give_up(flow_table *t, flow *f) noexcept nogil

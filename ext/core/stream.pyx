@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts one direction's bytes, in stream order, into messages, and writes a row for each of their events.
+Works in place on the batch's arena; copies only an incomplete head, bounded. Never guesses the end of a message."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from deeptrace.core.carry cimport carry_append, carry_bytes, carry_consume, carry_drop, hint_front, hint_pop, hint_push, hints_clear
+from deeptrace.core.counters cimport *
+from deeptrace.core.table cimport *
+from dt_message cimport *
+from dt_proto cimport *
+
+cdef enum:
+    LEARNED_TURNS = 32  # after so many without an exception, a connection is taken to be used in turns
+    MAX_ERRORS = 8  # places in a row that do not parse, before any that does, until a flow is given up as misread
+
+
+# ---- rows
+
+cdef inline const call *call_of(const call *calls, uint32_t n, uint64_t at) noexcept nogil:
+    """The call that moved the byte at a logical position."""
+    cdef uint32_t i = n - 1
+    while i and calls[i].at > at:
+        i -= 1
+    return &calls[i]
+
+
+cdef void row_emit(flow_table *t, stream *s) noexcept nogil:
+    cdef dt_message *row
+    if s.row.type == DT_MSG_REQUEST or s.row.type == DT_MSG_RESPONSE:
+        row = row_add(t)
+        if row != NULL:
+            row[0] = s.row
+
+
+cdef void take_turn(flow *f) noexcept nogil:
+    """A request begins after a response. Where both ends have always taken turns, everything before it is answered then:
+    such a flow needs no quiet after a loss, which it may never have under load."""
+    cdef const stream *answers = &f.streams[1 - f.request_direction]
+    if (f.n_hints and not f.hints_broken) or (answers.in_message and answers.mode != SEARCHING):
+        f.overlapped = 1
+    elif f.turns < LEARNED_TURNS:
+        f.turns += not f.hints_broken
+    elif not f.overlapped:
+        f.quiet = 1
+        if f.hints_broken:
+            hints_clear(f)
+            f.out_of_sync = f.streams[0].lost or f.streams[1].lost
+
+
+cdef void message_begin(flow_table *t, flow *f, stream *s, const uint8_t *head, uint64_t at, uint32_t size,
+                        const call *calls, uint32_t n_calls) noexcept nogil:
+    """The head at logical position `at` was framed into s.msg: describe it; its row goes out at its end or with its run."""
+    cdef dt_message *row = &s.row
+    cdef const call *first = call_of(calls, n_calls, at)
+    cdef const call *last = call_of(calls, n_calls, at + size - 1)
+    cdef dt_attrs attrs
+    memset(row, 0, sizeof(dt_message))
+    row.position = at
+    row.size = size
+    row.first_enter_ns = first.enter_ns
+    row.first_exit_ns = first.exit_ns
+    row.first_tid = first.tid
+    row.tgid = first.tgid
+    row.last_enter_ns = last.enter_ns
+    row.last_exit_ns = last.exit_ns
+    row.head_tid = row.last_tid = last.tid
+    row.id = s.msg.id
+    row.flow = f.slot
+    row.event = DT_EVENT_BEGIN
+    row.type = s.msg.type
+    row.flags = s.msg.flags
+    row.marks = first.marks | last.marks | (DT_MARK_CUT if s.msg.flags & DT_MSG_CUT else 0)
+    row.direction = f.request_direction if s.role == DT_ROLE_REQUEST else 1 - f.request_direction
+    row.protocol = f.protocol.id
+    s.in_message = 1
+    f.n_messages += 1
+    f.errors = 0
+    t.counters[DT_COUNT_BYTES_FRAMED] += size
+    if row.type == DT_MSG_REQUEST:
+        t.counters[DT_COUNT_REQUESTS] += 1
+        if f.last_type == DT_MSG_RESPONSE:
+            take_turn(f)
+        hint_push(t, f, s.msg.hint)
+    elif row.type == DT_MSG_RESPONSE:
+        t.counters[DT_COUNT_RESPONSES] += 1
+        hint_pop(f)
+    else:
+        t.counters[DT_COUNT_ONE_WAY] += 1
+        return
+    f.last_type = row.type
+    if f.quiet:
+        f.quiet = 0
+        row.event |= DT_EVENT_SYNC
+    attrs.data = blob_room(t, DT_ATTRS_MAX_BYTES)
+    if attrs.data != NULL:
+        attrs.size = attrs.open = attrs.end = 0
+        attrs.capacity = DT_ATTRS_MAX_BYTES
+        f.protocol.attributes(head, &s.msg, s.role, &attrs)
+        row.blob_at = t.blob_size
+        row.blob_size = attrs.size
+        t.blob_size += attrs.size
+
+
+cdef void message_end(flow_table *t, flow *f, stream *s, uint64_t end_at) noexcept nogil:
+    """The message at hand ends before logical position end_at; the row's last_* are of the call that moved its last byte."""
+    s.row.size = end_at - s.row.position
+    s.row.event |= DT_EVENT_END
+    if s.row.marks & DT_MARK_CUT:
+        t.counters[DT_COUNT_CUT_MESSAGE] += 1
+    row_emit(t, s)
+    s.in_message = 0
+    s.row.event = 0
+    if s.msg.flags & DT_MSG_UPGRADE:
+        f.state = UPGRADED
+
+
+cdef inline void row_extend(stream *s, const call *now) noexcept nogil:
+    s.row.last_enter_ns = now.enter_ns
+    s.row.last_exit_ns = now.exit_ns
+    s.row.last_tid = now.tid
+    s.row.marks |= now.marks
+
+
+# ---- losing and finding the frame
+
+cdef void stream_lose(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
+    """Framing is lost in this direction: look for the next message, and say that what follows cannot be paired."""
+    cdef stream *s = &f.streams[direction]
+    cdef dt_message *row
+    s.mode = SEARCHING
+    if s.lost:
+        return
+    s.lost = 1
+    f.out_of_sync = 1
+    f.hints_broken = 1
+    if s.in_message and s.row.event & DT_EVENT_BEGIN:
+        row_emit(t, s)
+        s.row.event = 0
+        s.row.blob_size = 0
+    row = row_add(t)
+    if row != NULL:
+        row.event = DT_EVENT_GAP
+        row.flow = f.slot
+        row.direction = direction
+        row.type = DT_MSG_REQUEST if s.role == DT_ROLE_REQUEST else DT_MSG_RESPONSE
+        row.last_exit_ns = f.last_ns
+
+
+cdef void bad_frame(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
+    """Bytes did not parse. Joining a connection under way is no loss; a flow that never parses was misread."""
+    if not f.streams[direction].lost and not (f.mid_stream and f.n_messages == 0):
+        t.counters[DT_COUNT_BAD_FRAME] += 1
+    if f.n_messages == 0:
+        f.errors += 1
+    stream_lose(t, f, direction)
+    if f.errors >= MAX_ERRORS:
+        t.counters[DT_COUNT_FLOWS_UNKNOWN] += 1
+        f.state = UNKNOWN
+
+
+cdef void stream_end_lost(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
+    """A message whose end could not be found ends with the last byte that was seen of it."""
+    cdef stream *s = &f.streams[direction]
+    if s.in_message and s.mode == SEARCHING:
+        s.row.marks |= DT_MARK_CUT
+        message_end(t, f, s, s.next_at)
+
+
+cdef void stream_restart(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
+    """The connection is quiet: the next byte of this direction begins a message."""
+    cdef stream *s = &f.streams[direction]
+    stream_end_lost(t, f, direction)
+    carry_drop(t, s, DT_COUNT_BYTES_RESYNC)
+    s.mode = AT_HEAD
+    s.in_message = s.lost = 0
+    s.left = 0
+
+
+# ---- framing
+
+cdef void after_head(flow_table *t, flow *f, uint8_t direction, uint64_t end_at) noexcept nogil:
+    """What comes after the head that s.msg describes and that ends before end_at."""
+    cdef stream *s = &f.streams[direction]
+    s.lost = 0
+    s.left = 0
+    s.ends_after_left = 0
+    s.mode = AT_HEAD
+    if s.msg.flags & DT_MSG_LOST:
+        bad_frame(t, f, direction)
+    elif s.msg.body == DT_BODY_SIZE and s.msg.body_size:
+        s.mode = IN_SIZE
+        s.left = s.msg.body_size
+    elif s.msg.body == DT_BODY_FRAMED and f.protocol.body != NULL:
+        s.mode = IN_FRAMED
+    elif s.msg.body == DT_BODY_EOF:
+        s.mode = IN_UNTIL_EOF
+    else:
+        message_end(t, f, s, end_at)
+
+
+cdef bint frame_head(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64_t base_at, const call *calls,
+                     uint32_t n_calls) noexcept nogil:
+    """Frame one head at the cursor. False: more bytes are needed; the cursor stays where the unfinished head begins."""
+    cdef stream *s = &f.streams[direction]
+    cdef uint32_t start = b.at
+    cdef uint32_t skipped
+    cdef int verdict
+    if s.mode == SEARCHING:
+        skipped = f.protocol.resync(b.data + b.at, b.size - b.at, s.role)
+        b.at += skipped
+        t.counters[DT_COUNT_BYTES_RESYNC] += skipped
+        if skipped and s.in_message:
+            row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
+        if b.at == b.size:
+            return False
+        start = b.at
+    memset(&s.msg, 0, sizeof(dt_msg))
+    verdict = f.protocol.frame(b, s.role, hint_front(f) if s.role == DT_ROLE_RESPONSE else 0, &s.msg)
+    if verdict == DT_OK and b.at > start:
+        if s.in_message:  # one whose end was lost ends where this one begins
+            s.row.marks |= DT_MARK_CUT
+            message_end(t, f, s, base_at + start)
+        message_begin(t, f, s, b.data + start, base_at + start, b.at - start, calls, n_calls)
+        after_head(t, f, direction, base_at + b.at)
+        return True
+    b.at = start
+    if verdict == DT_MORE and not buf_final(b):
+        return False
+    if verdict == DT_MORE:  # the rest of this head was not captured
+        t.counters[DT_COUNT_BYTES_RESYNC] += b.size - start
+        b.at = b.size
+    else:
+        t.counters[DT_COUNT_BYTES_RESYNC] += 1
+        b.at += 1
+    bad_frame(t, f, direction)
+    return True
+
+
+cdef bint walk_body(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64_t base_at, const call *calls,
+                    uint32_t n_calls) noexcept nogil:
+    """Let the protocol find the end of a framed body. False: more bytes are needed."""
+    cdef stream *s = &f.streams[direction]
+    cdef uint32_t start = b.at
+    cdef int verdict
+    s.msg.skip = 0
+    verdict = f.protocol.body(b, s.role, &s.msg)
+    t.counters[DT_COUNT_BYTES_FRAMED] += b.at - start
+    if b.at > start:
+        row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
+    if verdict == DT_BAD:
+        bad_frame(t, f, direction)
+        return True
+    s.left = s.msg.skip
+    s.ends_after_left = verdict == DT_OK
+    if verdict == DT_OK and s.left == 0:
+        s.mode = AT_HEAD
+        message_end(t, f, s, base_at + b.at)
+        return True
+    if verdict == DT_MORE and s.left == 0:
+        if buf_final(b):  # the bytes that would tell were not captured
+            t.counters[DT_COUNT_BYTES_RESYNC] += b.size - b.at
+            if b.at < b.size:
+                b.at = b.size
+                bad_frame(t, f, direction)
+        return False
+    return True
+
+
+cdef void pass_bytes(flow_table *t, flow *f, stream *s, uint64_t n, uint64_t end_at) noexcept nogil:
+    """n bytes of a body, ending before end_at, went by; the row's last_* are set."""
+    s.left -= n
+    if s.left == 0:
+        if s.mode == IN_SIZE or s.ends_after_left:
+            s.mode = AT_HEAD
+            message_end(t, f, s, end_at)
+
+
+cdef uint32_t parse(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64_t base_at, const call *calls,
+                    uint32_t n_calls) noexcept nogil:
+    """Cut the run into messages; returns the bytes that are done with. Everything is, when nothing contiguous follows."""
+    cdef stream *s = &f.streams[direction]
+    cdef uint64_t n
+    cdef bint fresh_body = False
+    while f.state == KNOWN and (b.at < b.size or fresh_body):
+        if s.mode == IN_UNTIL_EOF or ((s.mode == IN_SIZE or s.mode == IN_FRAMED) and s.left):
+            n = b.size - b.at
+            if s.mode != IN_UNTIL_EOF and n > s.left:
+                n = s.left
+            if n:
+                b.at += <uint32_t> n
+                t.counters[DT_COUNT_BYTES_FRAMED] += n
+                row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
+                if s.mode != IN_UNTIL_EOF:
+                    pass_bytes(t, f, s, n, base_at + b.at)
+            fresh_body = False
+        elif s.mode == IN_FRAMED:
+            fresh_body = False
+            if not walk_body(t, f, direction, b, base_at, calls, n_calls):
+                break
+        else:
+            if not frame_head(t, f, direction, b, base_at, calls, n_calls):
+                break
+            fresh_body = s.mode == IN_FRAMED and s.left == 0
+    if s.in_message and s.row.event & DT_EVENT_BEGIN:
+        s.row.size = base_at + b.at - s.row.position
+        row_emit(t, s)
+        s.row.event = 0
+        s.row.blob_size = 0
+    return b.at
+
+
+cdef void pass_hole(flow_table *t, flow *f, uint8_t direction, uint64_t hole, const call *now, bint gap) noexcept nogil:
+    """`hole` bytes that nobody has follow next_at. Harmless inside a body whose extent is known."""
+    cdef stream *s = &f.streams[direction]
+    cdef uint64_t n = hole
+    if s.in_message:
+        s.row.marks |= DT_MARK_GAP if gap else DT_MARK_CUT
+        row_extend(s, now)
+    if s.mode == IN_UNTIL_EOF or s.mode == SEARCHING:
+        return
+    if s.left:
+        if n > s.left:
+            n = s.left
+        pass_bytes(t, f, s, n, s.next_at + n)
+        hole -= n
+    if hole and f.state == KNOWN:  # something begins in it that nobody saw
+        bad_frame(t, f, direction)
+
+
+cdef void stream_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *p, uint32_t captured, uint64_t hole,
+                      call *now, bint gap) noexcept nogil:
+    """The next bytes of a direction: `captured` at p, then `hole` that are missing. gap: they were never counted as come in."""
+    cdef stream *s = &f.streams[direction]
+    cdef dt_buf b
+    cdef uint32_t done
+    now.at = s.next_at
+    b.at = 0
+    b.missing = hole
+    b.eof = 0
+    if not gap:
+        t.counters[DT_COUNT_BYTES_NOT_CAPTURED] += hole
+    if f.state == KNOWN and s.carry != NULL:
+        if not carry_append(t, s, p, captured, now):
+            carry_drop(t, s, DT_COUNT_BYTES_ABANDONED)
+            t.counters[DT_COUNT_BYTES_ABANDONED] += captured
+            bad_frame(t, f, direction)
+            s.next_at += captured + hole
+            return
+        s.next_at += captured
+        b.data = carry_bytes(s.carry)
+        b.size = s.carry.size
+        done = parse(t, f, direction, &b, s.next_at - b.size, s.carry.calls, s.carry.n_calls)
+        carry_consume(t, s, done)
+    else:
+        b.data = p
+        b.size = captured
+        done = 0
+        if f.state == KNOWN:
+            done = parse(t, f, direction, &b, s.next_at, now, 1)
+        s.next_at += captured
+        if done < captured and f.state == KNOWN:
+            now.at += done
+            if not carry_append(t, s, p + done, captured - done, now):
+                t.counters[DT_COUNT_BYTES_ABANDONED] += captured - done
+                bad_frame(t, f, direction)
+        elif done < captured:
+            t.counters[DT_COUNT_BYTES_UPGRADED if f.state == UPGRADED else DT_COUNT_BYTES_UNKNOWN] += captured - done
+    if f.state != KNOWN:
+        carry_drop(t, s, DT_COUNT_BYTES_UPGRADED if f.state == UPGRADED else DT_COUNT_BYTES_UNKNOWN)
+        carry_drop(t, &f.streams[1 - direction], DT_COUNT_BYTES_UPGRADED if f.state == UPGRADED else DT_COUNT_BYTES_UNKNOWN)
+    elif hole:
+        carry_drop(t, s, DT_COUNT_BYTES_RESYNC)  # nothing is left there but after a body that wanted more
+        pass_hole(t, f, direction, hole, now, gap)
+    s.next_at += hole
+
+
+cdef void stream_finish(flow_table *t, flow *f, uint8_t direction, bint orderly) noexcept nogil:
+    """The direction has ended: say what can still be said, and give up what is carried. orderly: its end is the stream's."""
+    cdef stream *s = &f.streams[direction]
+    cdef dt_buf b
+    if f.state == KNOWN:
+        if s.carry != NULL:
+            b.data = carry_bytes(s.carry)
+            b.size = s.carry.size
+            b.at = 0
+            b.missing = 0
+            b.eof = 1
+            carry_consume(t, s, parse(t, f, direction, &b, s.next_at - b.size, s.carry.calls, s.carry.n_calls))
+        if orderly and s.in_message and s.mode == IN_UNTIL_EOF:
+            s.mode = AT_HEAD
+            message_end(t, f, s, s.next_at)
+        stream_end_lost(t, f, direction)
+    carry_drop(t, s, DT_COUNT_BYTES_ABANDONED)
