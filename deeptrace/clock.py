@@ -8,6 +8,11 @@ def monotonic_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME in ns: like monotonic_ns, with the time that the machine was suspended; what /proc/PID/stat counts in."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 def unix_ns() -> int:
     """Wall clock, ns since 1970-01-01 UTC."""
     return time.time_ns()

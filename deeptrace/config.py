@@ -36,14 +36,21 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = 4096
     ring_bytes: Annotated[int, Meta(ge=1 << 16, description="Memory of all rings together.", extra={"unit": "bytes"})] = 64 << 20
+    python: Annotated[str, Meta(description="The system's Python, which has BCC: it loads the probes.")] = "/usr/bin/python3"
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the agent turns records into spans."""
 
     drain_ms: Annotated[
-        float, Meta(gt=0, le=1000, description="Longest time between two reads of the rings.", extra={"unit": "ms"})
-    ] = 5.0
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="Time between two reads of the rings; a ring that fills is read at once.",
+            extra={"unit": "ms"},
+        ),
+    ] = 20.0
     request_timeout_s: Annotated[
         float,
         Meta(
@@ -76,7 +83,7 @@ class Ship(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=1,
             description="Spans held while the server is slow or away; beyond it, new ones are dropped and counted.",
         ),
-    ] = 500000
+    ] = 2_000_000
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +143,11 @@ def fields() -> list[Field]:
     return found
 
 
+def field_named(key: str) -> Field:
+    """The setting "section.name". Raises KeyError when there is none."""
+    return {field.key: field for field in fields()}[key]
+
+
 def load(
     *, file: str | None = None, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -149,7 +161,8 @@ def load(
             raise UsageError(f"cannot read settings from {file}: {e}") from e
     for field in fields():
         if field.env in environ:
-            tree.setdefault(field.section, {})[field.name] = _from_text(field, environ[field.env])
+            origin = f"the environment variable {field.env}={environ[field.env]!r}"
+            tree.setdefault(field.section, {})[field.name] = from_text(field, environ[field.env], origin=origin)
     for key, value in (overrides or {}).items():
         section, name = key.split(".")
         tree.setdefault(section, {})[name] = value
@@ -159,14 +172,31 @@ def load(
         raise UsageError(f"a setting cannot be used: {e}; see docs/settings.md") from e
 
 
-def _from_text(field: Field, text: str) -> Any:
-    """Parse an environment value by the field's type: lists are comma separated, maps are a=b pairs."""
-    origin = get_origin(field.type) or field.type
+def assignments(settings: Settings) -> list[str]:
+    """What differs from the defaults as "section.key=value", the way from_text reads it: to hand settings to a child."""
+    found = []
+    for field in fields():
+        value = getattr(getattr(settings, field.section), field.name)
+        if value != field.default:
+            found.append(f"{field.key}={to_text(value)}")
+    return found
+
+
+def to_text(value: Any) -> str:
+    """The reverse of from_text."""
+    if isinstance(value, dict):
+        return ",".join(f"{k}={v}" for k, v in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def from_text(field: Field, text: str, *, origin: str) -> Any:
+    """Parse a value by the field's type: lists are comma separated, maps are a=b pairs. origin: what the error names."""
+    kind = get_origin(field.type) or field.type
     try:
-        if origin is list:
+        if kind is list:
             return [int(part) for part in text.split(",") if part]
-        if origin is dict:
+        if kind is dict:
             return dict(part.split("=", 1) for part in text.split(",") if part)
-        return origin(text) if origin in (int, float, str) else text
+        return kind(text) if kind in (int, float, str) else text
     except ValueError as e:
-        raise UsageError(f"the environment variable {field.env}={text!r} does not hold {field.help!r}: {e}") from e
+        raise UsageError(f"{origin} does not hold {field.help!r}: {e}") from e

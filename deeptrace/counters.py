@@ -9,6 +9,7 @@ import numpy.typing as npt
 from deeptrace.core.wire import COUNTER_ROWS
 
 KERNEL_NUMBERS = range(1, 64)  # counters.def: the per-CPU map COUNTERS holds these
+CORE_NUMBERS = range(64, 160)  # the compiled stages hold these
 N_COUNTERS = 256
 
 

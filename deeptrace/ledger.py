@@ -1,7 +1,7 @@
 """The equations that must hold between counters. Reads counters; never changes them.
 
-While events are on their way, the two sides of an equation are read at slightly different moments. Therefore a check takes
-the counters of the early side before and after those of the late side: a balanced ledger lies between the two.
+While events are on their way, the two sides of an equation are read at slightly different moments. Therefore a check reads
+what moves on its own twice: a balanced ledger lies between the two readings, and a quiet one balances exactly.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Equation:
 
 @dataclass(frozen=True)
 class Balance:
-    """One equation with its values. slack: how far the left side may have moved on while the right one was read."""
+    """One equation with its values. slack: how far the sides moved on while they were read."""
 
     name: str
     left: int
@@ -78,21 +78,28 @@ EQUATIONS = (
         ("spans_paired", "spans_incomplete"),
         ("spans_acked", "queue_dropped", "spans_filtered", "spans_rejected", "spans_in_flight"),
     ),
-)  # `*_in_flight`, `*_in_ring`, `*_open`, `*_carried` are gauges; all others are in counters.def
+    Equation(
+        "ingest",
+        ("spans_received",),
+        ("spans_stored", "spans_duplicate", "spans_rejected", "spans_in_queue"),
+    ),
+)  # `*_in_flight`, `*_in_queue`, `*_in_ring`, `*_open`, `*_carried` are gauges; all others are in counters.def
 
 
 def check(values: Values, later: Values | None = None) -> list[Balance]:
     """Check every equation whose left side is present. values: counters and gauges, one consistent reading; later: a second
-    reading of the left sides, taken after `values`; what they grew by is allowed as slack."""
+    reading of those that move on their own, taken after `values`. What either side grew by meanwhile is allowed as slack: a
+    call that was entered or has returned between the two readings stands on one side only."""
     later = values if later is None else later
     balances = []
     for equation in EQUATIONS:
         if not all(name in values for name in equation.left):
             continue
-        left = sum(values[name] for name in equation.left)
-        grown = sum(later.get(name, values[name]) for name in equation.left)
+        left = sum(later.get(name, values[name]) for name in equation.left)
         right = sum(values.get(name, 0) for name in equation.right)
-        balances.append(Balance(equation.name, grown, right, grown - left))
+        moved = sum(later.get(name, values[name]) - values[name] for name in equation.left)
+        moved += sum(later[name] - values.get(name, 0) for name in equation.right if name in later)
+        balances.append(Balance(equation.name, left, right, moved))
     return balances
 
 

@@ -1,0 +1,1 @@
+"""The store: one SQL dialect, embedded or cluster."""

@@ -1,0 +1,1 @@
+"""The wire between agent and server, and the record file."""
