@@ -10,6 +10,7 @@ enum dt_shape {
 	DT_SHAPE_IOVEC = 2,
 	DT_SHAPE_MSGHDR = 3,
 	DT_SHAPE_MMSGHDR = 4,
+	DT_SHAPE_UNSEEN = 5,
 };
 
 /* linux/socket.h: struct user_msghdr and struct mmsghdr of 64-bit processes (32-bit ones do not reach the tracepoints). */
@@ -87,13 +88,15 @@ static __always_inline void dt_payload_gather(struct dt_scratch *scratch, __u64 
 }
 
 /* Copy the first scratch->wanted bytes of a message to scratch->payload. Sets scratch->copied and fault.
- * shape: BUFFER, IOVEC or MSGHDR; address and count as the call passed them. */
+ * shape: BUFFER, IOVEC, MSGHDR or UNSEEN; address and count as the call passed them. */
 static __always_inline void dt_payload_read(struct dt_scratch *scratch, __u8 shape, __u64 address, __u64 count)
 {
 	struct dt_user_msghdr header;
 
 	scratch->copied = 0;
 	scratch->fault = 0;
+	if (shape == DT_SHAPE_UNSEEN)
+		return;
 	if (shape == DT_SHAPE_IOVEC) {
 		dt_payload_gather(scratch, address, count);
 	} else if (shape == DT_SHAPE_MSGHDR) {

@@ -95,7 +95,7 @@ cdef void expire_hold(flow_table *t, flow *f, uint8_t d, uint64_t now_ns) noexce
 
 
 cdef bint after_untraced_body(const flow *f, uint8_t d, uint64_t position) noexcept nogil:
-    """Whether exactly the rest of a body of known size is missing on egress: sendfile(2) sent it, which is not traced."""
+    """Whether exactly the rest of a body of known size is missing on egress: a call that is not traced (splice, io_uring) moved it."""
     cdef const stream *s = &f.streams[d]
     return (
         d == DT_EGRESS

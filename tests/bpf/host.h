@@ -103,7 +103,7 @@ struct bpf_raw_tracepoint_args {
 };
 
 /* --- tracepoints: one structure with every field that some tracepoint has --- */
-#define HOST_FIELDS __u64 fd, buf, count, vec, vlen, ubuf, size, msg, mmsg, buff, len, flags; long ret;
+#define HOST_FIELDS __u64 fd, buf, count, vec, vlen, ubuf, size, msg, mmsg, buff, len, flags, out_fd, offset; long ret;
 #define HOST_TRACEPOINT(event) struct tracepoint__syscalls__sys_##event { HOST_FIELDS };
 #define DT_SYSCALL(number, name, ...) HOST_TRACEPOINT(enter_##name) HOST_TRACEPOINT(exit_##name)
 #include "syscalls.def"

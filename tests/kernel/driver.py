@@ -159,6 +159,10 @@ class Driver:
     def send(self, name, data):
         return self.sockets[name].send(bytes.fromhex(data))
 
+    def sendfile(self, name, path, n):
+        with open(path, "rb") as file:
+            return os.sendfile(self.sockets[name].fileno(), file.fileno(), 0, n)
+
     def sendmmsg(self, name, parts):
         return sendmmsg(self.sockets[name], [bytes.fromhex(part) for part in parts])
 

@@ -14,7 +14,7 @@ FAMILIES = {"AF_INET": ("127.0.0.1", 2), "AF_INET6": ("::1", 10)}
 PAIRS = [("write", "read"), ("writev", "readv"), ("sendto", "recvfrom"), ("sendmsg", "recvmsg"), ("sendmmsg", "recvmmsg")]
 CODES = {name: i for i, name in enumerate(("", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))}
 CODES |= {name: i for i, name in enumerate(("write", "writev", "sendto", "sendmsg", "sendmmsg"), 6)}
-SEQ_VALID, SEQ_AMBIGUOUS, PEEK, TRUNCATED, FIRST, FRESH = 1, 2, 4, 8, 0x40, 0x80
+SEQ_VALID, SEQ_AMBIGUOUS, PEEK, TRUNCATED, READ_FAULT, FIRST, FRESH = 1, 2, 4, 8, 0x10, 0x40, 0x80
 MSG_PEEK, MSG_TRUNC = 2, 0x20
 
 
@@ -116,6 +116,19 @@ def test_truncated_bytes_of_a_stream_are_moved_but_not_read(kernel, traced):
     assert (thrown.result, thrown.payload) == (6, b"")
     assert read.payload == b" away"
     assert read.position == thrown.position + 6
+
+
+def test_a_sent_file_has_length_position_and_no_payload(kernel, traced, tmp_path):
+    data = random.Random(2).randbytes(2300)
+    (tmp_path / "file").write_bytes(data)
+    traced.do("connect", name="x", family="AF_INET", host="127.0.0.1")
+    kernel.take()
+    assert traced.do("sendfile", name="x.c", path=str(tmp_path / "file"), n=2300) == 2300
+    traced.do("transfer", out="x.c", into="x.s", egress="write", ingress="read", data=b"after".hex())
+    (sent, after), _ingress = split(kernel.take())
+    assert (sent.result, sent.payload) == (2300, b"")
+    assert not sent.flags & (SEQ_AMBIGUOUS | READ_FAULT)
+    assert after.position == (sent.position + 2300) % 2**32
 
 
 def test_datagrams_have_bytes_and_addresses_and_no_position(kernel, traced):
