@@ -10,7 +10,9 @@ LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by number of -v
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(
             {
                 "ts": record.created,
@@ -26,7 +28,8 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {k}={v}" for k, v in getattr(record, "fields", {}).items())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {record.levelname.lower():7} {record.name.removeprefix('deeptrace.')}: {record.getMessage()}{fields}"
+        line = f"{clock} {record.levelname.lower():7} {record.name.removeprefix('deeptrace.')}: {record.getMessage()}{fields}"
+        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
 def setup_logging(verbosity: int = 0, *, as_json: bool = False) -> None:

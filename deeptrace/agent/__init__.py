@@ -1,0 +1,1 @@
+"""Runs on the traced host: probes, pipeline, shipping."""

@@ -1,0 +1,266 @@
+"""The agent: loads the probes, gives up every privilege, then runs source and sender until it is told to end.
+
+The order of start-up is the point: nothing that traced processes wrote is parsed while the process holds a capability, and no
+record is made before DeepTrace's own processes are denied.
+"""
+
+import logging
+import os
+import resource
+import signal
+from typing import Any
+
+from deeptrace import clock
+from deeptrace.agent import accounts
+from deeptrace.agent.accounts import Account, Sources
+from deeptrace.agent.batch import BatchMaker
+from deeptrace.agent.identity import identity
+from deeptrace.agent.pidfilter import PidFilter, require_processes
+from deeptrace.agent.ports import listening_ports
+from deeptrace.agent.probes import trace
+from deeptrace.agent.procs import ProcessTable, ProcFiles
+from deeptrace.agent.sender import Report, Sender
+from deeptrace.agent.source import Source, Stages
+from deeptrace.config import Settings
+from deeptrace.core.counters import Counters
+from deeptrace.core.pipeline import Pipeline
+from deeptrace.core.ring import Rings
+from deeptrace.counters import PythonCounters
+from deeptrace.errors import ProbeError
+from deeptrace.loader.capabilities import drop_capabilities
+from deeptrace.loader.client import Probes
+from deeptrace.log import event
+from deeptrace.registry import load_protocols
+from deeptrace.wire import deeptrace_pb2 as pb
+
+ACK_TIMEOUT_S = 5.0  # at the end, for the server to acknowledge what was sent
+
+logger = logging.getLogger("deeptrace.agent")
+
+
+class StopAsked(BaseException):
+    """The end was asked for while the agent was starting; not an error, and nothing may swallow it."""
+
+
+class Agent:
+    """start(), run() until stop() is called from a signal handler, finish(), close(). Main thread only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.identity = identity(settings.agent.host, settings.capture.pid)
+        self._python_counters = PythonCounters()
+        self._core_counters = Counters()
+        self._account: Account | None = None
+        self._stopping = False
+        self._starting = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._probes: Probes | None = None
+        self._rings: Rings | None = None
+        self._sender: Sender | None = None
+        self._source: Source | None = None
+
+    def start(self) -> None:
+        """Everything up to the first record. Raises ProbeError, UsageError, StopAsked; then nothing stays attached."""
+        self._starting = True
+        protocols = load_protocols()  # imports need no privilege, but their files may
+        files = ProcFiles()
+        require_processes(self.settings.capture.pid, files)
+        self._probes = probes = trace.load(self.settings.capture)
+        try:
+            self._rings = rings = Rings(
+                probes.ring_fds, trace.ring_bytes_per_cpu(self.settings.capture.ring_bytes), self._core_counters
+            )
+            pid_filter = PidFilter(probes.pids, files)
+            pid_filter.deny_own()
+            pid_filter.trace(self.settings.capture.pid)
+            listening = listening_ports(files, pid_filter.traced or files.pids())
+            drop_capabilities()
+            check_no_capabilities()
+            processes = ProcessTable(files, self.settings.agent.service)
+            learn_ports(processes, listening)
+            self._build(probes, rings, protocols, pid_filter, processes)
+            probes.arm()
+            pid_filter.trace(self.settings.capture.pid)  # children forked since the first scan
+        except BaseException:
+            self._starting = False
+            self.close()
+            raise
+        self._starting = False
+        for group, reason in probes.report.disabled.items():
+            event(logger, logging.WARNING, "a group of probes is not available", group=group, reason=reason)
+
+    def run(self) -> None:
+        """Move records until stop()."""
+        assert self._source is not None
+        while not self._stopping:
+            self._source.poll()
+
+    def stop(self, *_: Any) -> None:
+        """Ask run() to end; start() ends with StopAsked. For signal handlers: they run on the main thread."""
+        self._stopping = True
+        if self._starting:
+            raise StopAsked
+        if self._wake_write >= 0:
+            os.write(self._wake_write, b"x")
+
+    def finish(self) -> int:
+        """Stop capturing, move and ship what is left, wait for the server. Returns the spans that it did not acknowledge."""
+        assert self._probes is not None
+        assert self._source is not None
+        assert self._sender is not None
+        self._probes.disarm()
+        self._source.finish()
+        left = self._sender.flush(ACK_TIMEOUT_S)
+        self._take_account()
+        self._sender.close()
+        if left:
+            event(
+                logger,
+                logging.WARNING,
+                "the server did not acknowledge the last spans",
+                spans=left,
+                server=self.settings.ship.server,
+            )
+        return left
+
+    def close(self) -> None:
+        """Detach the probes and free everything. Idempotent."""
+        if self._rings is not None:
+            self._rings.close()
+            self._rings = None
+        if self._probes is not None:
+            self._probes.close()
+            self._probes = None
+        for descriptor in (self._wake_read, self._wake_write):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._wake_read = self._wake_write = -1
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Whether the server has answered within timeout_s."""
+        assert self._sender is not None
+        end_ns = clock.monotonic_ns() + int(timeout_s * 1e9)
+        while not self._stopping and clock.monotonic_ns() < end_ns:
+            if self._sender.wait_welcome(0.1):
+                return True
+        return False
+
+    def probes(self) -> dict[str, str]:
+        """State of each group of probes: "attached" or why not."""
+        assert self._probes is not None
+        report = self._probes.report
+        return {**dict.fromkeys(report.groups, "attached"), **report.disabled}
+
+    def ledger(self) -> dict[str, Any]:
+        """The last account: {"balanced", "equations", "counters", "events_lost"}; at most a second old while it runs."""
+        account = self._account or self._take_account()
+        return {
+            "balanced": account.balanced,
+            "equations": [
+                {"name": b.name, "left": b.left, "right": b.right, "slack": b.slack, "balanced": b.balanced}
+                for b in account.balances
+            ],
+            "counters": account.values,
+            "events_lost": account.events_lost,
+        }
+
+    def _build(self, probes: Probes, rings: Rings, protocols: Any, pid_filter: PidFilter, processes: ProcessTable) -> None:
+        settings, who = self.settings, self.identity
+        pipeline = Pipeline(
+            protocols=protocols,
+            boot_id=who.boot_id,
+            counters=self._core_counters,
+            request_timeout_ns=int(settings.agent.request_timeout_s * 1e9),
+            idle_ns=int(settings.agent.flow_idle_s * 1e9),
+            max_flows=settings.agent.max_flows,
+            capture_start_ns=clock.monotonic_ns(),
+        )
+        self._filter = pid_filter
+        self._sender = sender = Sender(
+            settings.ship.server,
+            who,
+            queue_spans=settings.ship.queue_spans,
+            counters=self._python_counters,
+            on_welcome=self._deny_server,
+        )
+        stages = Stages(
+            rings=rings,
+            pipeline=pipeline,
+            sender=sender,
+            processes=processes,
+            filter=pid_filter,
+            batches=BatchMaker(processes, host=who.host, boot_id=who.boot_id),
+            counters=self._python_counters,
+        )
+        self._source = Source(
+            stages,
+            drain_ms=settings.agent.drain_ms,
+            batch_ms=settings.ship.batch_ms,
+            batch_spans=settings.ship.batch_spans,
+            every_second=self._take_account,
+        )
+        self._source.wake_on(self._wake_read)
+        self._sources = Sources(
+            kernel=probes.counters,
+            calls_in_flight=probes.in_flight,
+            core=lambda: self._core_counters.values,
+            gauges=lambda: {**pipeline.gauges(), "records_in_ring": rings.waiting()},
+            python=self._python_counters,
+            delivery=sender.delivery,
+            spans_held=lambda: pipeline.gauges()["spans_waiting"],
+        )
+        sender.start()
+
+    def _take_account(self) -> Account:
+        assert self._sender is not None
+        account = accounts.read_account(self._sources, clock.unix_ns())
+        self._account = account
+        values = {**account.values, **process_values(), **self._probe_values()}
+        self._sender.report(Report(values, account.balances, account.time_ns))
+        return account
+
+    def _probe_values(self) -> dict[str, int]:
+        """Tracepoints attached by group, as gauges "probe.GROUP"; 0: the group is not available."""
+        if self._probes is None:
+            return {}
+        report = self._probes.report
+        found = {f"probe.{group}": len(points) for group, points in report.groups.items()}
+        return {**dict.fromkeys((f"probe.{group}" for group in report.disabled), 0), **found}
+
+    def _deny_server(self, welcome: pb.Welcome) -> None:
+        """A server on this host is never traced."""
+        if welcome.pid and welcome.boot_id.replace("-", "") == self.identity.boot_id.replace("-", ""):
+            self._filter.deny(welcome.pid)
+
+
+def learn_ports(processes: ProcessTable, listening: dict[int, set[int]]) -> None:
+    """Tell the process table who listens where, so that services of one name are told apart from their first span on."""
+    now = clock.monotonic_ns()
+    for pid, ports in listening.items():
+        processes.get(pid, now)
+        for port in ports:
+            processes.serves(pid, port)
+
+
+def check_no_capabilities() -> None:
+    """Raises ProbeError if any thread of this process holds a capability."""
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/status") as status:
+            held = next((int(line.split()[1], 16) for line in status if line.startswith("CapEff:")), 0)
+        if held:
+            raise ProbeError(f"thread {task} of the agent keeps the capabilities {held:x}; nothing was parsed")
+
+
+def process_values() -> dict[str, int]:
+    """What the agent itself uses: CPU in ms, memory in bytes; gauges beside the ledger."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "agent_cpu_ms": int((usage.ru_utime + usage.ru_stime) * 1000),
+        "agent_rss_peak_bytes": usage.ru_maxrss * 1024,
+    }
+
+
+def stop_on_signals(agent: Agent) -> None:
+    """SIGTERM, SIGINT and SIGHUP ask the agent to end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, agent.stop)

@@ -1,0 +1,1 @@
+"""The probe programs that the agent runs, one file each."""

@@ -1,0 +1,215 @@
+"""Moves records from the rings through the pipeline to the sender, and keeps the process table right on the way.
+
+One thread, woken by full rings or by time. Python handles processes and batches here, never single events.
+"""
+
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from deeptrace import clock
+from deeptrace.agent.batch import BatchMaker, without_processes
+from deeptrace.agent.pidfilter import PidFilter
+from deeptrace.agent.procs import ProcessTable, clean
+from deeptrace.agent.sender import Sender
+from deeptrace.core.batch import Batch
+from deeptrace.core.pipeline import Pipeline
+from deeptrace.core.ring import FINAL_AFTER_NS, MAX_BYTES, MAX_RECORDS, Rings
+from deeptrace.counters import PythonCounters
+from deeptrace.procname import OWN_COMM
+
+KIND_PROC = 3  # dt_records.h: enum dt_kind
+FORK, EXEC, EXIT = 1, 2, 3  # enum dt_proc_event
+MS = 1_000_000  # ns
+FULL_BYTES = MAX_BYTES - 16384  # with more payload a batch may have stopped for want of room
+MAX_PASSES = 64  # batches between two looks at the clock: half a million records, a second of a saturated host
+SMALL_BATCH = 500  # records
+IDLE_MS = 40.0  # longest sleep when nothing comes: 25 wakeups a second, with the account 0.8 % of a CPU
+MAX_SHORT_LIVED = 4096  # starts and last names kept of processes that may be gone before /proc is read
+SECOND_NS = 10**9  # how often the account is read, and the wall clock compared: it may be slewed or stepped
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the source moves data between."""
+
+    rings: Rings
+    pipeline: Pipeline
+    sender: Sender
+    processes: ProcessTable
+    filter: PidFilter
+    batches: BatchMaker
+    counters: PythonCounters
+
+
+class Source:
+    """poll() in a loop, until the end is wished; then finish(). batch_spans, batch_ms: settings ship.*; drain_ms: agent.drain_ms.
+    every_second: called between two batches about once a second."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        *,
+        drain_ms: float,
+        batch_ms: float,
+        batch_spans: int,
+        every_second: Callable[[], object],
+    ) -> None:
+        self._stages = stages
+        self._drain_s = drain_ms / 1e3
+        self._sleep_s = self._drain_s
+        self._batch_ns = int(batch_ms * MS)
+        self._batch_spans = batch_spans
+        self._every_second = every_second
+        self._exit_comms: dict[int, str] = {}
+        self._fork_times: dict[int, int] = {}
+        self._offset_ns = clock.monotonic_to_unix_offset_ns()
+        now = clock.monotonic_ns()
+        self._offset_at_ns = now
+        self._shipped_at_ns = now
+        self._second_at_ns = now
+        self._epoll = select.epoll()
+        for descriptor in stages.rings.fds:
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    def wake_on(self, descriptor: int) -> None:
+        """End a sleep early when this becomes readable."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def poll(self) -> None:
+        """Sleep until records wait or it is time, then move everything that is final."""
+        self._epoll.poll(self._sleep_s)
+        taken = self._drain(final=False)
+        # The longer it was quiet the longer the next sleep: an idle host costs next to nothing.
+        self._sleep_s = self._drain_s if taken else min(self._sleep_s * 2, max(IDLE_MS / 1e3, self._drain_s))
+        now = clock.monotonic_ns()
+        if now - self._shipped_at_ns >= self._batch_ns:
+            if not taken:
+                self._stages.pipeline.flush(now - FINAL_AFTER_NS)
+            self.ship()
+        if now - self._second_at_ns >= SECOND_NS:
+            self._second_at_ns = now
+            self._every_second()
+
+    def finish(self) -> None:
+        """Move everything that is left, young records too, and close what is open."""
+        while self._drain(final=True):
+            pass
+        self._stages.pipeline.finish(clock.monotonic_ns())
+        self.ship()
+        self._epoll.close()
+
+    def ship(self) -> None:
+        """Hand the spans made so far to the sender."""
+        now = clock.monotonic_ns()
+        self._shipped_at_ns = now
+        stages = self._stages
+        if stages.pipeline.gauges()["spans_waiting"] == 0:
+            return
+        if now - self._offset_at_ns > SECOND_NS:
+            self._offset_ns, self._offset_at_ns = clock.monotonic_to_unix_offset_ns(), now
+        rows = stages.pipeline.take(self._offset_ns)
+        own = stages.filter.own.intersection(rows.pids.tolist())
+        if own:
+            made = len(rows.spans)
+            rows = without_processes(rows, own)
+            stages.counters.add("spans_filtered", made - len(rows.spans))
+        if len(rows.spans):
+            stages.sender.submit(stages.batches.make(rows, now))
+
+    def _drain(self, *, final: bool) -> int:
+        """Move what is old enough to be in order over all rings, with `final` everything; returns the number of records."""
+        stages = self._stages
+        taken = 0
+        now = clock.monotonic_ns()
+        until = now if final else now - FINAL_AFTER_NS
+        for _ in range(MAX_PASSES):
+            batch = stages.rings.drain(now, final=final)
+            n, n_bytes = len(batch), len(batch.payload)
+            taken += n
+            if n:
+                self._follow_processes(batch, now)
+                stages.pipeline.feed(batch, until)
+                if stages.pipeline.gauges()["spans_waiting"] >= self._batch_spans:
+                    self.ship()
+            batch.release()
+            if n < MAX_RECORDS and n_bytes < FULL_BYTES:
+                break
+        return taken
+
+    def _follow_processes(self, batch: Batch, now_ns: int) -> None:
+        """Keep the process table right and take the records of DeepTrace's own processes out of the batch."""
+        stages = self._stages
+        records = batch.records
+        is_proc = records["kind"] == KIND_PROC
+        ended = self._process_events(batch, np.flatnonzero(is_proc)) if is_proc.any() else ()
+        seen = distinct(records["tgid"][~is_proc])  # processes that talk: most that start and end never do
+        for pid in seen:
+            if pid and pid not in stages.processes and pid not in stages.filter.own:
+                self._meet(pid, now_ns)
+        own = stages.filter.own.intersection(seen)
+        if own:
+            stages.counters.add("records_filtered", batch.exclude_tgids(own))
+        for pid in ended:
+            stages.filter.ended(pid)
+            if pid in stages.processes:
+                stages.processes.exited(pid, self._exit_comms.get(pid, ""), now_ns)
+
+    def _meet(self, pid: int, now_ns: int) -> None:
+        """A process that has not been seen before."""
+        forked_ns = self._fork_times.get(pid)
+        start_ns = None if forked_ns is None else self._stages.processes.files.start_of(forked_ns)
+        process = self._stages.processes.get(pid, now_ns, comm=self._exit_comms.get(pid, ""), start_ns=start_ns)
+        if process.comm == OWN_COMM:
+            self._stages.filter.deny(pid)
+
+    def _process_events(self, batch: Batch, rows: Any) -> list[int]:
+        """Forks, execs and exits of this batch; returns the processes that ended."""
+        stages = self._stages
+        ended = []
+        for code, pid, comm, time_ns in process_records(batch, rows):
+            if code == EXIT:
+                ended.append(pid)
+                remember(self._exit_comms, pid, comm)
+                continue
+            if code == FORK:
+                remember(self._fork_times, pid, time_ns)
+            self._exit_comms.pop(pid, None)
+            stages.filter.forget(pid)
+            if pid in stages.processes:
+                self.ship()  # under the name that they were made under
+                stages.batches.forget(pid)
+                stages.processes.forget(pid)
+        return ended
+
+
+def distinct(values: Any) -> list[int]:
+    """The different values of an array; numpy's own way has a fixed cost that small batches need not pay."""
+    found: list[int] = np.unique(values).tolist() if len(values) > SMALL_BATCH else list(set(values.tolist()))
+    return found
+
+
+def remember(table: dict[int, T], pid: int, value: T) -> None:
+    """Keep the newest MAX_SHORT_LIVED values."""
+    table.pop(pid, None)
+    if len(table) >= MAX_SHORT_LIVED:
+        table.pop(next(iter(table)))
+    table[pid] = value
+
+
+def process_records(batch: Batch, rows: Any) -> list[tuple[int, int, str, int]]:
+    """(event, process, comm, monotonic ns) of these rows, in the order of time."""
+    in_order = batch.order[np.isin(batch.order, rows)]
+    chosen = batch.records[in_order]
+    columns = (chosen["code"], chosen["tgid"], chosen["exit_ns"], batch.payload_at[in_order], chosen["payload_len"])
+    found = []
+    for code, pid, time_ns, at, size in zip(*(column.tolist() for column in columns), strict=True):
+        comm = batch.payload[at : at + size].tobytes().split(b"\0", 1)[0]
+        found.append((code, pid, clean(comm), time_ns))
+    return found

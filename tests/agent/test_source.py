@@ -1,0 +1,176 @@
+"""The loop between rings and sender over made-up records: names follow processes, DeepTrace's own records go nowhere."""
+
+import numpy as np
+import pytest
+from test_procs import FakeProc
+
+from deeptrace.agent.batch import BatchMaker
+from deeptrace.agent.pidfilter import PidFilter
+from deeptrace.agent.procs import ProcessTable, ProcFiles
+from deeptrace.agent.source import EXEC, EXIT, FORK, KIND_PROC, Source, Stages, process_records
+from deeptrace.core.batch import Batch
+from deeptrace.core.pipeline import SpanRows
+from deeptrace.core.wire import ATTRIBUTE_DTYPE, RECORD_DTYPE, SPAN_DTYPE
+from deeptrace.counters import PythonCounters
+from deeptrace.loader.maps import DENY
+
+DATA = 1
+
+
+def batch_of(*rows):
+    """rows: (kind, code, tgid, comm or "")."""
+    records = np.zeros(len(rows), RECORD_DTYPE)
+    payload = b""
+    starts = []
+    for i, (kind, code, tgid, comm) in enumerate(rows):
+        text = comm.encode().ljust(16, b"\0") if comm else b""
+        starts.append(len(payload))
+        payload += text
+        for name, value in (("kind", kind), ("code", code), ("tgid", tgid), ("exit_ns", i + 1), ("payload_len", len(text))):
+            records[i][name] = value
+    return Batch.from_arrays(records, np.frombuffer(payload, np.uint8), np.asarray(starts, np.uint32))
+
+
+class FakeRings:
+    fds = ()
+
+    def __init__(self, *batches):
+        self.batches = list(batches)
+
+    def drain(self, _now_ns, *, final=False):
+        assert final in (True, False)
+        return self.batches.pop(0) if self.batches else batch_of()
+
+
+class FakePipeline:
+    """Makes one span per data record that reaches it."""
+
+    def __init__(self):
+        self.pids = []
+
+    def feed(self, batch, _now_ns):
+        records = batch.records[batch.order]
+        self.pids += records["tgid"][records["kind"] == DATA].tolist()
+
+    def flush(self, _now_ns):
+        pass
+
+    def finish(self, _now_ns):
+        pass
+
+    def gauges(self):
+        return {"spans_waiting": len(self.pids)}
+
+    def take(self, _clock_offset_ns):
+        pids, rows = np.unique(self.pids, return_inverse=True)
+        spans = np.zeros(len(self.pids), SPAN_DTYPE)
+        spans["pid"], spans["process"] = self.pids, rows
+        self.pids = []
+        at = np.zeros(2, np.uint32)
+        return SpanRows(spans, np.zeros(0, ATTRIBUTE_DTYPE), at, np.zeros(0, np.uint8), pids.astype(np.uint32))
+
+
+class FakeSender:
+    def __init__(self):
+        self.batches = []
+
+    def submit(self, batch):
+        self.batches.append(batch)
+
+    def services(self):
+        return [[batch.processes[row].service for row in batch.spans["process"]] for batch in self.batches]
+
+
+class FakePids(dict):
+    def set(self, pid, flags):
+        self[pid] = flags
+
+    def delete(self, pid):
+        return self.pop(pid, None) is not None
+
+
+@pytest.fixture
+def proc(tmp_path):
+    return FakeProc(tmp_path)
+
+
+def source_of(proc, *batches):
+    files = ProcFiles(str(proc.root))
+    processes = ProcessTable(files)
+    stages = Stages(
+        rings=FakeRings(*batches),
+        pipeline=FakePipeline(),
+        sender=FakeSender(),
+        processes=processes,
+        filter=PidFilter(FakePids(), files),
+        batches=BatchMaker(processes, host="h", boot_id="b"),
+        counters=PythonCounters(),
+    )
+    return stages, Source(stages, drain_ms=1, batch_ms=1e6, batch_spans=10**6, every_second=lambda: None)
+
+
+def test_spans_carry_the_name_of_their_process(proc):
+    proc.add(10, "nginx", ["nginx"])
+    stages, source = source_of(proc, batch_of((DATA, 1, 10, ""), (DATA, 1, 10, "")))
+    source.finish()
+    assert stages.sender.services() == [["nginx", "nginx"]]
+
+
+def test_records_of_deeptraces_own_processes_are_taken_out_and_the_process_is_denied(proc):
+    proc.add(10, "nginx", ["nginx"])
+    proc.add(20, "deeptrace", ["python3", "deeptrace"])
+    stages, source = source_of(proc, batch_of((DATA, 1, 20, ""), (DATA, 1, 10, ""), (DATA, 1, 20, "")))
+    source.finish()
+    assert stages.sender.services() == [["nginx"]]
+    assert stages.filter._pids == {20: DENY}
+    assert stages.counters.snapshot() == {"records_filtered": 2}
+
+
+def test_an_own_process_that_has_ended_already_is_known_by_its_exit_record(proc):
+    stages, source = source_of(proc, batch_of((DATA, 1, 20, ""), (KIND_PROC, EXIT, 20, "deeptrace")))
+    source.finish()
+    assert stages.sender.services() == []
+    assert stages.counters.snapshot() == {"records_filtered": 2}
+
+
+def test_a_short_lived_process_is_known_by_its_fork_and_exit(proc):
+    stages, source = source_of(proc, batch_of((KIND_PROC, FORK, 30, "bash"), (DATA, 1, 30, ""), (KIND_PROC, EXIT, 30, "curl")))
+    source.finish()
+    assert stages.sender.services() == [["curl"]]
+    assert stages.sender.batches[0].processes[0].start_ns is not None
+
+
+def test_spans_before_an_exec_keep_the_old_name(proc):
+    proc.add(10, "sh", ["sh"])
+    stages, source = source_of(proc, batch_of((DATA, 1, 10, "")), batch_of((KIND_PROC, EXEC, 10, "nginx"), (DATA, 1, 10, "")))
+    source.poll()
+    proc.add(10, "nginx", ["nginx"])
+    source.finish()
+    assert stages.sender.services() == [["sh"], ["nginx"]]
+
+
+def test_a_pid_with_a_new_owner_is_not_denied_any_more(proc):
+    proc.add(20, "deeptrace", ["deeptrace"])
+    stages, source = source_of(
+        proc, batch_of((DATA, 1, 20, "")), batch_of((KIND_PROC, FORK, 20, "bash"), (DATA, 1, 20, ""), (KIND_PROC, EXIT, 20, "curl"))
+    )
+    source.poll()
+    proc.remove(20)
+    source.finish()
+    assert stages.sender.services() == [["curl"]]
+    assert stages.filter._pids == {}
+
+
+def test_processes_that_never_talk_are_not_looked_up(proc):
+    proc.add(40, "make", ["make"])
+    stages, source = source_of(proc, batch_of((KIND_PROC, EXEC, 40, "make")))
+    source.finish()
+    assert 40 not in stages.processes
+
+
+def test_process_records_come_in_the_order_of_time_with_printable_names():
+    batch = batch_of((KIND_PROC, EXIT, 2, "b\x1b"), (DATA, 1, 9, ""), (KIND_PROC, FORK, 1, "a"))
+    assert process_records(batch, np.flatnonzero(batch.records["kind"] == KIND_PROC)) == [
+        (EXIT, 2, "b\ufffd", 1),
+        (FORK, 1, "a", 3),
+    ]
