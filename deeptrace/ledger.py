@@ -48,6 +48,7 @@ EQUATIONS = (
         ("data_emitted", "conn_emitted", "proc_emitted"),
         ("records_decoded", "bad_record", "ring_full", "records_in_ring"),
     ),
+    Equation("decoded", ("records_decoded",), ("records_taken", "records_filtered")),
     Equation(
         "bytes",
         ("bytes_in",),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from deeptrace.core.wire import ATTRIBUTE_DTYPE, SPAN_DTYPE
 
 from deeptrace.core.batch cimport Batch
-from deeptrace.core.counters cimport Counters
+from deeptrace.core.counters cimport DT_COUNT_RECORDS_TAKEN, Counters
 from deeptrace.core.flow cimport flow_record, flows_finish, flows_flush
 from deeptrace.core.hashing cimport hash_bytes, hash_finish
 from deeptrace.core.pair cimport pair_expire, pair_rows, pairing, pairing_free, pairing_init
@@ -124,6 +124,7 @@ cdef class Pipeline:
         """Take a batch in its order; its memory is not needed afterwards. now_ns: CLOCK_MONOTONIC, at least the time up to
         which the batch is final; what is due by then is done."""
         cdef uint32_t i, k
+        self.table.counters[DT_COUNT_RECORDS_TAKEN] += batch.n_ordered
         with nogil:
             for i in range(batch.n_ordered):
                 k = batch.rank[i]

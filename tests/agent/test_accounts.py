@@ -34,7 +34,7 @@ class FakeKernel:
 
 def account_of(kernel, *, core=None, delivery=None, held=0):
     values = np.zeros(256, np.uint64)
-    values[NUMBERS["records_decoded"]] = kernel.decoded
+    values[NUMBERS["records_decoded"]] = values[NUMBERS["records_taken"]] = kernel.decoded
     for name, value in (core or {}).items():
         values[NUMBERS[name]] = value
     sources = Sources(

@@ -1,5 +1,6 @@
 """`deeptrace up` on this kernel: what it holds, what it traces, what it never traces, and what stays behind."""
 
+import os
 import signal
 import subprocess
 import time
@@ -59,7 +60,7 @@ def test_the_agent_is_small_and_idles_at_little_cost(up):
 
 def test_a_killed_server_is_started_again_and_nothing_is_lost(up, served):
     old = up.server_pid()
-    subprocess.run(["kill", "-9", str(old)], check=True)
+    os.kill(old, signal.SIGKILL)
     for i in range(29):
         assert get(served[1], f"/killed/{i}") == 200
     assert wait_until(lambda: up.server_pid() != old)
@@ -72,7 +73,7 @@ def test_a_killed_agent_leaves_nothing_attached_and_ends_up_with_a_sentence(tmp_
     up = Up(tmp_path / "data", "--pid", str(served[0]))
     programs = programs_of(up.ready["agent_pid"])
     assert programs <= loaded_programs()
-    subprocess.run(["kill", "-9", str(up.ready["agent_pid"])], check=True)
+    os.kill(up.ready["agent_pid"], signal.SIGKILL)
     assert up.process.wait(30) == 1
     assert "the agent was killed by SIGKILL" in up.errors.read_text()
     assert wait_until(lambda: not programs & loaded_programs())
