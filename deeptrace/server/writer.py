@@ -143,7 +143,7 @@ class Writer:
             return  # stopping: nothing of this group was acknowledged
         with self._marks_lock:
             self._marks = marks
-            self._in_hand -= sum(counts.values())
+            self._in_hand -= sum(_n_spans(received.message) for received in waiting)
             for name, amount in counts.items():
                 self._counters.add(name, amount)
         for received, ack in answers:

@@ -126,6 +126,16 @@ def test_records_of_deeptraces_own_processes_are_taken_out_and_the_process_is_de
     assert stages.counters.snapshot() == {"records_filtered": 2}
 
 
+def test_spans_of_a_process_that_turns_out_to_be_an_own_one_are_taken_out_and_counted(proc):
+    proc.add(10, "nginx", ["nginx"])
+    stages, source = source_of(proc)
+    stages.pipeline.pids = [10, 20, 20]
+    stages.filter.deny(20)
+    source.ship()
+    assert stages.sender.services() == [["nginx"]]
+    assert stages.counters.snapshot() == {"spans_filtered": 2}
+
+
 def test_an_own_process_that_has_ended_already_is_known_by_its_exit_record(proc):
     stages, source = source_of(proc, batch_of((DATA, 1, 20, ""), (KIND_PROC, EXIT, 20, "deeptrace")))
     source.finish()

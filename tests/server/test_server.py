@@ -196,6 +196,9 @@ def test_a_hostile_batch_is_rejected_with_a_reason_and_the_stream_goes_on(server
     assert one.rejected_spans == 5
     assert "2000" in two.reason
     assert three.stored_spans == 2
+    doctor = Client(server.http).get("doctor")["server"]
+    assert doctor["balanced"]
+    assert (doctor["counters"]["spans_rejected"], doctor["counters"]["spans_stored"]) == (7, 2)
 
 
 def test_an_agent_of_another_major_version_is_refused_with_a_sentence(server: Server) -> None:
