@@ -40,8 +40,10 @@ class PythonCounters:
         self._values: dict[str, int] = {}
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Add to a counter of counters.def. Raises KeyError for a name that is not there."""
-        COUNTERS[name]
+        """Add to a counter of counters.def. Raises KeyError for a name that is not there or that a compiled stage counts: its
+        value would overwrite this one."""
+        if COUNTERS[name].number < CORE_NUMBERS.stop:
+            raise KeyError(f"{name} is counted by a compiled stage; see the ranges in counters.def")
         with self._lock:
             self._values[name] = self._values.get(name, 0) + amount
 
