@@ -28,6 +28,14 @@ def link_declarations() -> str:
     return "build/pxd"
 
 
+def remove_stale_modules() -> None:
+    """Compiled modules in the tree whose source has gone: they would still be found as protocols."""
+    for package in PACKAGES:
+        for module in pathlib.Path("deeptrace", package).glob("*.so"):
+            if not pathlib.Path("ext", package, module.name.split(".")[0] + ".pyx").exists():
+                module.unlink()
+
+
 def extensions() -> list[Extension]:
     flags = ["-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     if os.environ.get("DEEPTRACE_SANITIZE"):
@@ -51,6 +59,8 @@ class BuildPy(build_py):
     """Copies the shipped folders into the built package, so that an installed tool needs no checkout."""
 
     def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # else a module that is gone would still be packed
         super().run()
         if self.editable_mode:
             return
@@ -61,10 +71,12 @@ class BuildPy(build_py):
 
 
 include = link_declarations()
+remove_stale_modules()
+PREBUILT = bool(os.environ.get("DEEPTRACE_PREBUILT"))  # the Makefile has built in place; only the command is installed
 setup(
     cmdclass={"build_py": BuildPy},
     ext_modules=cythonize(
-        extensions(),
+        [] if PREBUILT else extensions(),
         include_path=[include, "ext"],
         build_dir="build/cython",
         compiler_directives={

@@ -114,7 +114,8 @@ class Replay:
 
     @property
     def counters(self) -> dict[str, int]:
-        return by_name(self._counters.values)
+        """Of the parsing stages, and the records that came from the file, which stands for the rings."""
+        return by_name(self._counters.values) | {"records_decoded": self.n_records}
 
     @property
     def gauges(self) -> dict[str, int]:

@@ -201,7 +201,7 @@ def test_closing_detaches_everything():
     maps_now = {m.get("name") for m in json.loads(subprocess.check_output(["bpftool", "-j", "map"]))}
     assert {"PIDS", "ingress", "egress", "EVENTS", "CONFIG", "COUNTERS", "SOCKETS"} <= maps_now
     ids = {program_id(fd) for fd in probes.program_fds.values()}
-    assert len(ids) == 30
+    assert len(ids) == len(probes.program_fds) > 0
     assert ids <= listed()
     probes.close()
     wait_until(lambda: not ids & listed())

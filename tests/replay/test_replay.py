@@ -309,7 +309,7 @@ def test_the_ledger_of_a_replay_balances(captures):
         list(replay.batches())
         recording.close()
         balances = {b.name: b for b in ledger.check({**replay.counters, **replay.gauges})}
-        for name in ("bytes", "requests", "responses"):
+        for name in ("decoded", "bytes", "requests", "responses"):
             assert balances[name].balanced, (path, balances[name])
 
 
