@@ -22,10 +22,11 @@ def boot_id() -> str:
 
 
 def identity(host: str = "", pids: Sequence[int] = ()) -> Identity:
-    """This agent. host: name to use instead of the system's; pids: what it traces, so that two agents of one host differ."""
+    """This agent. host: name to use instead of the system's; pids: what it traces, so that two agents of one host differ.
+    The host's name is part of the id, since cloned machines and images share one machine id."""
     host = host or socket.gethostname()
     boot = boot_id()
-    seed = "\0".join([_machine_id() or host, *map(str, sorted(pids))])
+    seed = "\0".join([_machine_id(), host, *map(str, sorted(pids))])
     agent_id = hashlib.sha256(b"deeptrace agent\0" + seed.encode()).hexdigest()[:32]
     return Identity(agent_id=agent_id, epoch_ns=clock.unix_ns(), host=host, boot_id=boot, pid=os.getpid())
 

@@ -31,7 +31,7 @@ class PidFilter:
             self._set(pid, DENY)
 
     def forget(self, pid: int) -> None:
-        """The pid has a new program or owner; a denial does not pass on to it."""
+        """The pid has a new program or owner, or none; a denial does not pass on to it."""
         if pid in self.own:
             self.own.discard(pid)
             flags = self._pids.get(pid)
@@ -39,8 +39,9 @@ class PidFilter:
                 self._pids.delete(pid)
 
     def ended(self, pid: int) -> None:
-        """The process is gone; the probes have removed it from the map."""
-        self.own.discard(pid)
+        """The process is gone. The probes remove what they know of a process before they tell its end: a denial that is in the map
+        came too late, and would keep the next process of that number from being traced."""
+        self.forget(pid)
 
     def deny_own(self) -> None:
         """This process, and every other one that says it is DeepTrace's."""

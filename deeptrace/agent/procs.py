@@ -5,6 +5,7 @@ Bounded by MAX_PROCESSES; a process that ended is remembered, since its last spa
 
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -88,6 +89,40 @@ def clean(text: bytes) -> str:
     return decoded if decoded.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in decoded)
 
 
+class _Service:
+    """The processes that serve under one name, as trees, and their ports. A server may fork for every connection: nothing here
+    passes over all processes unless a port is new."""
+
+    def __init__(self) -> None:
+        self.roots: dict[int, int] = {}  # process -> root of its tree
+        self.trees: dict[int, Counter[int]] = {}  # root -> its ports, with the number of processes that serve each
+        self.ports: Counter[int] = Counter()  # of all trees, with the number of trees
+
+    def add(self, pid: int, port: int) -> list[int]:
+        """A process of `roots` serves a port. Returns the processes whose name may change by it."""
+        root = self.roots[pid]
+        is_new_tree = root not in self.trees
+        tree = self.trees.setdefault(root, Counter())
+        tree[port] += 1
+        if tree[port] > 1:
+            return [pid]
+        self.ports[port] += 1
+        return [pid] if is_new_tree and self.ports[port] > 1 else list(self.roots)
+
+    def discard(self, pid: int, ports: Iterable[int]) -> None:
+        root = self.roots.pop(pid)
+        tree = self.trees[root]
+        for port in ports:
+            tree[port] -= 1
+            if not tree[port]:
+                del tree[port]
+                self.ports[port] -= 1
+                if not self.ports[port]:
+                    del self.ports[port]
+        if not tree:
+            del self.trees[root]
+
+
 class ProcessTable:
     """ProcessInfo by pid. overrides: agent.service of the settings."""
 
@@ -95,7 +130,7 @@ class ProcessTable:
         self.files = files
         self._overrides = dict(overrides or {})
         self._entries: dict[int, _Entry] = {}  # in order of first sight
-        self._servers: dict[str, set[int]] = {}  # service -> pids that were seen serving
+        self._services: dict[str, _Service] = {}  # by name, those of which a process was seen serving
         self.n_unread = 0  # processes that were gone before they could be read
 
     def __len__(self) -> int:
@@ -129,19 +164,23 @@ class ProcessTable:
         if entry is None or port in entry.ports or not entry.service or len(entry.ports) >= MAX_PORTS:
             return
         entry.ports.add(port)
-        servers = self._servers.setdefault(entry.service, set())
-        servers.add(pid)
-        if len(servers) > 1:
-            self._tell_apart(entry.service, servers)
+        service = self._services.setdefault(entry.service, _Service())
+        if pid not in service.roots:
+            service.roots[pid] = self._root(pid)
+        changed = service.add(pid, port)
+        if len(service.trees) > 1:
+            for member in changed:
+                self._tell_apart(member, service)
 
     def forget(self, pid: int) -> None:
         """The pid has another program (exec) or owner (fork) now."""
         entry = self._entries.pop(pid, None)
         if entry is not None:
-            servers = self._servers.get(entry.service, set())
-            servers.discard(pid)
-            if not servers:
-                self._servers.pop(entry.service, None)
+            service = self._services.get(entry.service)
+            if service is not None and pid in service.roots:
+                service.discard(pid, entry.ports)
+                if not service.roots:
+                    del self._services[entry.service]
 
     def exited(self, pid: int, comm: str, now_ns: int) -> None:
         """Keep what is known for the spans that are still open; a process never read is known by its last comm."""
@@ -188,16 +227,12 @@ class ProcessTable:
         for pid in (ended or list(self._entries))[: MAX_PROCESSES // 8]:
             self.forget(pid)
 
-    def _tell_apart(self, service: str, servers: set[int]) -> None:
-        """Name the trees that serve one name by their ports, unless they serve the same ones."""
-        trees: dict[int, set[int]] = {}
-        roots = {pid: self._root(pid) for pid in servers}
-        for pid, root in roots.items():
-            trees.setdefault(root, set()).update(self._entries[pid].ports)
-        for pid, root in roots.items():
-            if any(ports - trees[root] for other, ports in trees.items() if other != root):
-                entry = self._entries[pid]
-                entry.process = msgspec.structs.replace(entry.process, service=f"{service}:{min(trees[root])}")
+    def _tell_apart(self, pid: int, service: "_Service") -> None:
+        """Name a process by its tree's lowest port if another tree of that name serves a port that this one does not."""
+        ports = service.trees[service.roots[pid]]
+        if len(ports) < len(service.ports):
+            entry = self._entries[pid]
+            entry.process = msgspec.structs.replace(entry.process, service=f"{entry.service}:{min(ports)}")
 
     def _root(self, pid: int) -> int:
         """The oldest ancestor with the same service, none of another one between: workers and their master are one tree."""

@@ -28,7 +28,7 @@ FULL_BYTES = MAX_BYTES - 16384  # with more payload a batch may have stopped for
 MAX_PASSES = 64  # batches between two looks at the clock: half a million records, a second of a saturated host
 SMALL_BATCH = 500  # records
 IDLE_MS = 40.0  # longest sleep when nothing comes: 25 wakeups a second, with the account 0.8 % of a CPU
-MAX_SHORT_LIVED = 4096  # starts and last names kept of processes that may be gone before /proc is read
+MAX_SHORT_LIVED = 4096  # starts and names kept of processes that may be gone before /proc is read
 SECOND_NS = 10**9  # how often the account is read, and the wall clock compared: it may be slewed or stepped
 
 
@@ -67,8 +67,9 @@ class Source:
         self._batch_ns = int(batch_ms * MS)
         self._batch_spans = batch_spans
         self._every_second = every_second
-        self._exit_comms: dict[int, str] = {}
+        self._last_comms: dict[int, str] = {}
         self._fork_times: dict[int, int] = {}
+        self._executed: set[int] = set()  # have a new program, but open requests of the old one: read again when they talk
         self._offset_ns = clock.monotonic_to_unix_offset_ns()
         now = clock.monotonic_ns()
         self._offset_at_ns = now
@@ -150,6 +151,8 @@ class Source:
         is_proc = records["kind"] == KIND_PROC
         ended = self._process_events(batch, np.flatnonzero(is_proc)) if is_proc.any() else ()
         seen = distinct(records["tgid"][~is_proc])  # processes that talk: most that start and end never do
+        for pid in self._executed.intersection(seen):
+            self._forget(pid)
         for pid in seen:
             if pid and pid not in stages.processes and pid not in stages.filter.own:
                 self._meet(pid, now_ns)
@@ -158,34 +161,41 @@ class Source:
             stages.counters.add("records_filtered", batch.exclude_tgids(own))
         for pid in ended:
             stages.filter.ended(pid)
+            self._executed.discard(pid)
             if pid in stages.processes:
-                stages.processes.exited(pid, self._exit_comms.get(pid, ""), now_ns)
+                stages.processes.exited(pid, self._last_comms.get(pid, ""), now_ns)
 
     def _meet(self, pid: int, now_ns: int) -> None:
         """A process that has not been seen before."""
         forked_ns = self._fork_times.get(pid)
         start_ns = None if forked_ns is None else self._stages.processes.files.start_of(forked_ns)
-        process = self._stages.processes.get(pid, now_ns, comm=self._exit_comms.get(pid, ""), start_ns=start_ns)
+        process = self._stages.processes.get(pid, now_ns, comm=self._last_comms.get(pid, ""), start_ns=start_ns)
         if process.comm == OWN_COMM:
             self._stages.filter.deny(pid)
+
+    def _forget(self, pid: int) -> None:
+        self._executed.discard(pid)
+        self._stages.batches.forget(pid)
+        self._stages.processes.forget(pid)
 
     def _process_events(self, batch: Batch, rows: Any) -> list[int]:
         """Forks, execs and exits of this batch; returns the processes that ended."""
         stages = self._stages
         ended = []
         for code, pid, comm, time_ns in process_records(batch, rows):
+            remember(self._last_comms, pid, comm)  # its end may come in a later batch, when it cannot be read any more
             if code == EXIT:
                 ended.append(pid)
-                remember(self._exit_comms, pid, comm)
                 continue
             if code == FORK:
                 remember(self._fork_times, pid, time_ns)
-            self._exit_comms.pop(pid, None)
             stages.filter.forget(pid)
             if pid in stages.processes:
                 self.ship()  # under the name that they were made under
-                stages.batches.forget(pid)
-                stages.processes.forget(pid)
+                if code == FORK:
+                    self._forget(pid)
+                else:
+                    self._executed.add(pid)
         return ended
 
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import socket
 import struct
 import sys
@@ -131,6 +132,7 @@ def main(fd: int) -> None:
     """Serve one request on an inherited Unix socket, then end at once."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, OWN_COMM, 0, 0, 0)
     connection = socket.socket(fileno=fd)
+    request: dict[str, Any] = {}
     try:
         request, _fds = handover.receive(connection)
         try:
@@ -142,5 +144,8 @@ def main(fd: int) -> None:
             report, fds = {"ok": False, "error": sentence, "detail": traceback.format_exc()}, []
         handover.send(connection, report, fds)
     except (EOFError, OSError):
-        os._exit(1)  # the agent is gone
+        # The agent is gone and, if it was killed, has left its private folder behind.
+        if request:
+            shutil.rmtree(request["folder"], ignore_errors=True)
+        os._exit(1)
     os._exit(0)

@@ -16,18 +16,18 @@ from deeptrace.model import Link, SpanBatch
 from deeptrace.server.correlate import METHODS, Evidence, Rows, evidence
 from deeptrace.server.correlate._threads import SETTLED_BEFORE, SETTLES_NOW
 from deeptrace.server.correlate._window import CLIENT, PRODUCER, SERVER, WINDOW_DTYPE, Columns, mix, rows_of
+from deeptrace.server.history import History
 
 Spans = npt.NDArray[np.void]
 
 PROVISIONAL_NS = 10**9  # both ends of a call arrive within one batching delay of each other (0.2 s) in the normal case
-MAX_WINDOW_SPANS = 1_500_000  # 330 MB; 15 s at 100,000 spans/s
+MAX_WINDOW_SPANS = 800_000  # 600 MB while a step runs, with all its columns; 8 s at 100,000 spans/s
 FULL_WINDOW_SPANS = 300_000  # beyond it spans settle earlier: a step takes 3 us per span of the window ...
-MIN_SETTLE_NS = 3 * 10**9  # ... but not before their neighbours can be expected
-MAX_HISTORY_SPANS = 1_000_000  # 220 MB
-HISTORY_NS = 90 * 10**9  # requests are given up on after 60 s (agent.request_timeout_s); some delay on top
+MIN_SETTLE_NS = 2 * 10**9  # ... but not before their neighbours can be expected
+CONTEXT_SHARE = 4  # settled spans stay for a quarter of the settling time as neighbours of younger ones
 MAX_RECALLS = 256  # late spans per step that search the history; each is a pass over a process's part of it
 RECORDING_SETTLE_NS = 10 * 10**9  # as server.settle_s
-RECORDING_STEP_SPANS = 1_000_000  # leaves room in the window for the context of the step before
+RECORDING_STEP_SPANS = 400_000  # leaves room in the window for the context of the step before
 GRACE_NS = 3 * 10**9  # at the end of a recording no span waits for its neighbours any more
 MAX_DEPTH_BITS = 16  # a path of 65,536 spans; deeper is a cycle
 
@@ -59,10 +59,9 @@ class Assembler:
 
     def __init__(self, settle_ns: int, kinds: list[Evidence] | None = None) -> None:
         self._settle_ns = settle_ns
-        self._context_ns = settle_ns // 4  # settled spans that stay in the window as neighbours of younger ones
         self._evidence = evidence() if kinds is None else kinds
         self.window: Spans = np.zeros(0, WINDOW_DTYPE)
-        self.history: Spans = np.zeros(0, WINDOW_DTYPE)
+        self.history = History()
 
     @property
     def oldest_unsettled_group(self) -> int | None:
@@ -131,6 +130,8 @@ class Assembler:
         # A settled top whose own parent has left the window stands for the root that it was published with.
         anchored = (window["settled"] == SETTLED_BEFORE) & (window["published"] > 0)
         root_id = np.where(anchored[top], window["root_id"][top], ids[top]) if len(window) else ids
+        is_call = (window["kind"] == CLIENT) | (window["kind"] == PRODUCER)
+        window["root_is_call"] = np.where(anchored[top], window["root_is_call"][top], is_call[top]) if len(window) else 0
         parent_id = np.where(parent >= 0, ids[parent], 0) if len(window) else ids
         kept = window["settled"] == SETTLED_BEFORE  # their parent may have left the window; only the root above it can change
         parent_id[kept] = window["parent_id"][kept]
@@ -151,11 +152,12 @@ class Assembler:
         window = self.window
         window["settled"][window["settled"] == SETTLES_NOW] = SETTLED_BEFORE
         age = now_ns - window["arrived_ns"]
-        leaves = (window["settled"] == SETTLED_BEFORE) & (age >= self._settle_now_ns(age) + self._context_ns)
+        settle_ns = self._settle_now_ns(age)
+        context_ns = settle_ns // CONTEXT_SHARE
+        leaves = (window["settled"] == SETTLED_BEFORE) & (age >= settle_ns + context_ns)
+        self.history.expire(now_ns)
         if leaves.any():
-            history = np.concatenate([self.history, window[leaves]])
-            history = history[now_ns - history["arrived_ns"] < HISTORY_NS]
-            self.history = history[max(0, len(history) - MAX_HISTORY_SPANS) :]
+            self.history.add(window[leaves])
             self.window = window[~leaves]
 
     def _recall(self, fresh: Spans, now_ns: int) -> int:
@@ -168,26 +170,15 @@ class Assembler:
         late = late[:MAX_RECALLS]
         if len(late) == 0:
             return 0
-        pool = self.history
-        calls = ((pool["kind"] == CLIENT) | (pool["kind"] == PRODUCER)) & np.isin(pool["process"], late["process"])
-        rows = np.flatnonzero(calls)
-        wanted: list[npt.NDArray[np.uint64]] = []
-        for span in late:
-            mine = pool[rows]
-            within = (mine["process"] == span["process"]) & (mine["start_ns"] >= span["start_ns"])
-            within &= (mine["end_ns"] <= span["end_ns"]) & (mine["parent_id"] == 0)
-            wanted.append(mine["root_id"][within])
-        roots = np.unique(np.concatenate(wanted))
+        roots = self.history.claimed_roots(late)
         # the same for what still stands in the window as context
         window = self.window
         context = (window["settled"] == SETTLED_BEFORE) & np.isin(window["process"], late["process"]) & (window["parent_id"] == 0)
         roots = np.union1d(roots, window["root_id"][context])
-        back = np.isin(pool["root_id"], roots)
         window["settled"][np.isin(window["root_id"], roots) & (window["settled"] == SETTLED_BEFORE)] = 0
         window["arrived_ns"][(window["settled"] == 0) & (window["arrived_ns"] < settled_before)] = now_ns
-        recalled = pool[back]
+        recalled = self.history.take(roots)
         recalled["settled"], recalled["arrived_ns"] = 0, now_ns
-        self.history = pool[~back]
         self.window = np.concatenate([window, recalled])
         return n_left
 

@@ -17,10 +17,10 @@ from deeptrace import clock, log
 from deeptrace.counters import PythonCounters
 from deeptrace.errors import StoreError
 from deeptrace.model import SpanBatch
-from deeptrace.server.assemble import MAX_WINDOW_SPANS, Assembler, Changes
+from deeptrace.server.assemble import FULL_WINDOW_SPANS, MAX_WINDOW_SPANS, Assembler, Changes
 from deeptrace.server.correlate import METHODS
 from deeptrace.server.correlate._window import rows_of
-from deeptrace.server.store.read import batches_after
+from deeptrace.server.store.read import batches_after, count_after
 from deeptrace.server.store.store import Store
 from deeptrace.server.wal import replace_file
 
@@ -28,7 +28,8 @@ logger = logging.getLogger("deeptrace.server.correlator")
 
 TICK_S = 0.5  # between steps, at least
 DUTY = 0.6  # of one core at most: after a step of t seconds comes a pause of at least t * (1 - DUTY) / DUTY
-MAX_WAITING_SPANS = 1_000_000  # handed over and not yet taken in; batches of 250 bytes per span
+MAX_WAITING_SPANS = 500_000  # handed over and not yet taken in; batches of 250 bytes per span, and what a window can take
+MAX_TAKEN_UP_SPANS = FULL_WINDOW_SPANS  # after a restart: leaves room for what agents held back meanwhile and send at once
 WATERMARK = "correlate.json"
 
 
@@ -50,9 +51,11 @@ class Correlator:
     def start(self) -> None:
         """Take up what had not settled when the last server stopped, then begin."""
         now_ns = clock.unix_ns()
-        for group_id, batch in batches_after(self._store, self._settled_group, MAX_WINDOW_SPANS):
+        n_unsettled = count_after(self._store, self._settled_group)
+        for group_id, batch in batches_after(self._store, self._settled_group, MAX_TAKEN_UP_SPANS):
             self._waiting.append((group_id, batch, now_ns))
             self._n_waiting += len(batch)
+        self._counters.add("uncorrelated_overload", max(0, n_unsettled - self._n_waiting))
         self._thread.start()
 
     def stop(self) -> None:

@@ -22,6 +22,7 @@ from deeptrace.server.api import Api
 from deeptrace.server.correlator import Correlator
 from deeptrace.server.ingest import Ingest
 from deeptrace.server.live import Live
+from deeptrace.server.memory import return_large_blocks, trim
 from deeptrace.server.store.store import Store
 from deeptrace.server.wal import WriteAheadLog, replace_file
 from deeptrace.server.writer import Listener, Writer
@@ -68,6 +69,7 @@ class Server:
         return {"event": "ready", "pid": os.getpid(), "grpc": self.grpc, "http": self.http, "data": str(self.data)}
 
     def _start(self) -> None:
+        return_large_blocks()
         http_socket = self._stack.enter_context(_listen(self._settings.server.http))
         self.http = _address(http_socket)
         self._store = Store(self.data)
@@ -119,6 +121,7 @@ class Server:
                 self._agents.save(self._store, clock.unix_ns())
             except StoreError as e:
                 log.event(logger, logging.INFO, "agents' ledgers were not saved", reason=str(e))
+            trim()
 
     def doctor(self) -> dict[str, Any]:
         """The state of the server and the last ledger of each agent."""

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import msgspec
 
@@ -77,7 +78,7 @@ class WriteAheadLog:
         for batch in batches:
             checksum = zlib.crc32(batch, checksum)
         fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as f:
+        with _open_private(fresh) as f:
             f.write(_HEAD.pack(MAGIC, len(header), checksum))
             f.write(header)
             f.writelines(batches)
@@ -106,10 +107,15 @@ class WriteAheadLog:
         return Logged(header.group_id, marks, batches)
 
 
-def replace_file(path: pathlib.Path, data: bytes, mode: int = 0o600) -> None:
+def replace_file(path: pathlib.Path, data: bytes) -> None:
     """Write a small file so that a reader sees the old or the new content, whole."""
     fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as f:
+    with _open_private(fresh) as f:
         f.write(data)
     fresh.replace(path)
+
+
+def _open_private(path: pathlib.Path) -> BinaryIO:
+    """A new file for its owner alone: spans hold paths and queries. What was left over is replaced, with its mode."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")

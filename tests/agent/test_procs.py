@@ -114,6 +114,33 @@ def test_workers_of_one_master_are_one_service(proc):
     assert table.get(11, 0).service == table.get(12, 0).service == "nginx"
 
 
+def test_a_server_that_forks_for_every_connection_costs_no_more_with_every_child(proc, monkeypatch):
+    proc.add(10, "sshd", ["sshd"])
+    table = table_of(proc)
+    table.get(10, 0)
+    table.serves(10, 22)
+    named = []
+    monkeypatch.setattr(table, "_tell_apart", lambda pid, _service: named.append(pid))
+    for pid in range(100, 400):  # gone before they could be read: each stands for a tree of its own
+        table.get(pid, 0, comm="sshd")
+        table.serves(pid, 22)
+    assert len(named) == 300
+    assert table.get(399, 0).service == "sshd"
+
+
+def test_what_was_forgotten_no_longer_tells_services_apart(proc):
+    table = table_of(proc)
+    for pid, port in ((10, 6379), (20, 6380)):
+        proc.add(pid, "redis-server", ["redis-server"])
+        table.get(pid, 0)
+        table.serves(pid, port)
+    table.forget(20)
+    proc.add(30, "redis-server", ["redis-server"])
+    table.get(30, 0)
+    table.serves(30, 6379)
+    assert table.get(30, 0).service == "redis-server"
+
+
 def test_the_same_port_in_two_containers_stays_one_name(proc):
     proc.add(10, "redis-server", ["redis-server"])
     proc.add(20, "redis-server", ["redis-server"])

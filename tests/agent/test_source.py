@@ -143,11 +143,24 @@ def test_an_own_process_that_has_ended_already_is_known_by_its_exit_record(proc)
     assert stages.counters.snapshot() == {"records_filtered": 2}
 
 
+def test_a_denial_that_came_after_the_end_does_not_stay(proc):
+    stages, source = source_of(proc, batch_of((DATA, 1, 20, ""), (KIND_PROC, EXIT, 20, "deeptrace")))
+    source.finish()
+    assert stages.filter._pids == {}
+
+
 def test_a_short_lived_process_is_known_by_its_fork_and_exit(proc):
     stages, source = source_of(proc, batch_of((KIND_PROC, FORK, 30, "bash"), (DATA, 1, 30, ""), (KIND_PROC, EXIT, 30, "curl")))
     source.finish()
     assert stages.sender.services() == [["curl"]]
     assert stages.sender.batches[0].processes[0].start_ns is not None
+
+
+def test_a_process_whose_end_comes_a_batch_later_is_known_by_its_fork(proc):
+    stages, source = source_of(proc, batch_of((KIND_PROC, FORK, 30, "bash"), (DATA, 1, 30, "")))
+    source.poll()
+    source.finish()
+    assert stages.sender.services() == [["bash"]]
 
 
 def test_spans_before_an_exec_keep_the_old_name(proc):
@@ -157,6 +170,20 @@ def test_spans_before_an_exec_keep_the_old_name(proc):
     proc.add(10, "nginx", ["nginx"])
     source.finish()
     assert stages.sender.services() == [["sh"], ["nginx"]]
+
+
+def test_a_request_that_an_exec_left_open_keeps_the_old_name(proc):
+    proc.add(10, "sh", ["sh"])
+    stages, source = source_of(
+        proc, batch_of((DATA, 1, 10, "")), batch_of((KIND_PROC, EXEC, 10, "true"), (KIND_PROC, EXIT, 10, "true"))
+    )
+    source.poll()
+    source.ship()
+    proc.remove(10)
+    source.poll()
+    stages.pipeline.pids = [10]  # its end makes the request a span
+    source.finish()
+    assert stages.sender.services() == [["sh"], ["sh"]]
 
 
 def test_a_pid_with_a_new_owner_is_not_denied_any_more(proc):

@@ -44,7 +44,7 @@ ONLY_IN = {
     "click": ("cli/",),
     "rich": ("cli/", "demo/"),
     "dpkt": ("wire/", "agent/"),
-    "ctypes": ("procname", "loader/", "agent/", "demo/services", "cli/_children"),
+    "ctypes": ("procname", "loader/", "agent/", "demo/services", "cli/_children", "server/memory"),
 }
 
 # Stages that get the time as an argument and never see a file or a socket, so that a replay is exact.

@@ -48,6 +48,7 @@ WINDOW_DTYPE = np.dtype(
         ("method", "u1"),
         ("published", "u1"),
         ("settled", "u1"),
+        ("root_is_call", "u1"),  # 1: at the top of its trace stands a call whose caller is not known
     ]
 )
 _COPIED = ("span_id", "req_tid", "resp_tid", "connect_tid", "req_seq", "resp_seq", "stream_id", "flags", "kind", "seq_space")

@@ -12,6 +12,12 @@ from deeptrace.server.store.store import Store
 _IDS = {name: key for key, name in ATTRIBUTE_NAMES.items() if ATTRIBUTE_TYPES[name] == "ID"}
 
 
+def count_after(store: Store, group_id: int) -> int:
+    """Spans of groups above group_id."""
+    sql = "SELECT count() AS n FROM {db}.spans WHERE group_id > {group:UInt64}"
+    return int(store.rows(sql, {"group": group_id})[0]["n"])
+
+
 def batches_after(store: Store, group_id: int, limit: int) -> Iterator[tuple[int, SpanBatch]]:
     """(group, batch) of the newest `limit` spans of groups above group_id, one batch per group and host."""
     names = ", ".join(f"'{name}'" for name in _IDS)

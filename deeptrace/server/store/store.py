@@ -103,6 +103,10 @@ def _lock(folder: pathlib.Path) -> int:
     """Hold the folder's lock file for this process. Raises StoreError when another server has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # The folder may have been there, open to others; what the engine writes in it is for its owner alone all the same.
+        store = folder / "store"
+        store.mkdir(exist_ok=True, mode=0o700)
+        store.chmod(0o700)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as e:
         raise StoreError(f"the data folder {folder} cannot be used: {e.strerror}; choose another with --data") from e
