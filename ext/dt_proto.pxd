@@ -60,6 +60,7 @@ cdef extern from "dt_proto.h" nogil:
     ctypedef struct dt_protocol:
         uint8_t id
         uint8_t pairing
+        uint8_t evident
         int (*probe)(const uint8_t *p, uint32_t n, uint8_t role) noexcept nogil
         int (*frame)(dt_buf *b, uint8_t role, uint8_t hint, dt_msg *out) noexcept nogil
         int (*body)(dt_buf *b, uint8_t role, dt_msg *m) noexcept nogil

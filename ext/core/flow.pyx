@@ -136,7 +136,9 @@ cdef void before_bytes(flow_table *t, flow *f, uint8_t d, uint64_t key_ns) noexc
     answers = &f.streams[1 - f.request_direction]
     if f.last_direction == f.request_direction or key_ns < f.last_ns + t.quiet_ns:
         return
-    if answers.in_message and answers.mode != SEARCHING or f.streams[f.request_direction].in_message:
+    if (answers.in_message and answers.mode != SEARCHING and answers.mode != IN_UNTIL_TURN) or (
+        f.streams[f.request_direction].in_message and f.streams[f.request_direction].mode != IN_UNTIL_TURN
+    ):
         return  # a long answer that pauses, or a request that is not all there
     f.quiet = 1
     if f.out_of_sync:
@@ -144,6 +146,8 @@ cdef void before_bytes(flow_table *t, flow *f, uint8_t d, uint64_t key_ns) noexc
         stream_restart(t, f, 1)
         hints_clear(f)
         f.out_of_sync = 0
+        if f.on_trial:
+            f.on_trial = f.turns = 0
 
 
 cdef void take_conn(flow_table *t, const dt_record *r) noexcept nogil:
@@ -236,7 +240,7 @@ cdef void flows_flush(flow_table *t, uint64_t now_ns) noexcept nogil:
         expire_hold(t, f, 1, now_ns)
         s = &f.streams[DT_INGRESS]
         if f.fin_seen and now_ns >= f.last_ns + FIN_QUIET_NS:
-            if s.in_message and s.mode == IN_UNTIL_EOF and s.held == NULL:
+            if s.in_message and (s.mode == IN_UNTIL_EOF or s.mode == IN_UNTIL_TURN) and s.held == NULL:
                 stream_finish(t, f, DT_INGRESS, True)
             f.fin_seen = 0
         if not f.fin_seen and f.streams[0].held == NULL and f.streams[1].held == NULL:

@@ -5,25 +5,17 @@ Works in place on the batch's arena; copies only an incomplete head, bounded. Ne
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from deeptrace.core.carry cimport carry_append, carry_bytes, carry_consume, carry_drop, hint_front, hint_pop, hint_push, hints_clear
+from deeptrace.core.calls cimport call_of, row_extend, row_start
+from deeptrace.core.carry cimport carry_append, carry_bytes, carry_consume, carry_drop, hint_front, hint_pop, hint_push
 from deeptrace.core.counters cimport *
 from deeptrace.core.table cimport *
+from deeptrace.core.turns cimport await_turn, take_turn, turn_broken
 from dt_message cimport *
 from dt_proto cimport *
 
 cdef enum:
-    LEARNED_TURNS = 32  # after so many without an exception, a connection is taken to be used in turns
+    CLEAR_REQUEST = 60  # of 100
     MAX_ERRORS = 8  # places in a row that do not parse, before any that does, until a flow is given up as misread
-
-
-# ---- rows
-
-cdef inline const call *call_of(const call *calls, uint32_t n, uint64_t at) noexcept nogil:
-    """The call that moved the byte at a logical position."""
-    cdef uint32_t i = n - 1
-    while i and calls[i].at > at:
-        i -= 1
-    return &calls[i]
 
 
 cdef void row_emit(flow_table *t, stream *s) noexcept nogil:
@@ -34,21 +26,6 @@ cdef void row_emit(flow_table *t, stream *s) noexcept nogil:
             row[0] = s.row
 
 
-cdef void take_turn(flow *f) noexcept nogil:
-    """A request begins after a response. Where both ends have always taken turns, everything before it is answered then:
-    such a flow needs no quiet after a loss, which it may never have under load."""
-    cdef const stream *answers = &f.streams[1 - f.request_direction]
-    if (f.n_hints and not f.hints_broken) or (answers.in_message and answers.mode != SEARCHING):
-        f.overlapped = 1
-    elif f.turns < LEARNED_TURNS:
-        f.turns += not f.hints_broken
-    elif not f.overlapped:
-        f.quiet = 1
-        if f.hints_broken:
-            hints_clear(f)
-            f.out_of_sync = f.streams[0].lost or f.streams[1].lost
-
-
 cdef void message_begin(flow_table *t, flow *f, stream *s, const uint8_t *head, uint64_t at, uint32_t size,
                         const call *calls, uint32_t n_calls) noexcept nogil:
     """The head at logical position `at` was framed into s.msg: describe it; its row goes out at its end or with its run."""
@@ -56,22 +33,13 @@ cdef void message_begin(flow_table *t, flow *f, stream *s, const uint8_t *head, 
     cdef const call *first = call_of(calls, n_calls, at)
     cdef const call *last = call_of(calls, n_calls, at + size - 1)
     cdef dt_attrs attrs
-    memset(row, 0, sizeof(dt_message))
-    row.position = at
-    row.size = size
-    row.first_enter_ns = first.enter_ns
-    row.first_exit_ns = first.exit_ns
-    row.first_tid = first.tid
-    row.tgid = first.tgid
-    row.last_enter_ns = last.enter_ns
-    row.last_exit_ns = last.exit_ns
-    row.head_tid = row.last_tid = last.tid
+    row_start(row, at, size, first, last)
     row.id = s.msg.id
     row.flow = f.slot
     row.event = DT_EVENT_BEGIN
     row.type = s.msg.type
     row.flags = s.msg.flags
-    row.marks = first.marks | last.marks | (DT_MARK_CUT if s.msg.flags & DT_MSG_CUT else 0)
+    row.marks |= DT_MARK_CUT if s.msg.flags & DT_MSG_CUT else 0
     row.direction = f.request_direction if s.role == DT_ROLE_REQUEST else 1 - f.request_direction
     row.protocol = f.protocol.id
     s.in_message = 1
@@ -80,11 +48,14 @@ cdef void message_begin(flow_table *t, flow *f, stream *s, const uint8_t *head, 
     t.counters[DT_COUNT_BYTES_FRAMED] += size
     if row.type == DT_MSG_REQUEST:
         t.counters[DT_COUNT_REQUESTS] += 1
+        end_turn(t, f, 1 - f.request_direction, AT_HEAD)
         if f.last_type == DT_MSG_RESPONSE:
             take_turn(f)
         hint_push(t, f, s.msg.hint)
     elif row.type == DT_MSG_RESPONSE:
         t.counters[DT_COUNT_RESPONSES] += 1
+        if f.n_hints == 0:
+            turn_broken(f)
         hint_pop(f)
     else:
         t.counters[DT_COUNT_ONE_WAY] += 1
@@ -112,15 +83,37 @@ cdef void message_end(flow_table *t, flow *f, stream *s, uint64_t end_at) noexce
     row_emit(t, s)
     s.in_message = 0
     s.row.event = 0
+    if s.msg.type == DT_MSG_RESPONSE and f.n_hints == 0:
+        end_turn(t, f, f.request_direction, IN_UNTIL_TURN)  # the rest of an upload may follow its answer
     if s.msg.flags & DT_MSG_UPGRADE:
         f.state = UPGRADED
 
 
-cdef inline void row_extend(stream *s, const call *now) noexcept nogil:
-    s.row.last_enter_ns = now.enter_ns
-    s.row.last_exit_ns = now.exit_ns
-    s.row.last_tid = now.tid
-    s.row.marks |= now.marks
+# ---- messages whose end was not captured
+
+cdef void end_turn(flow_table *t, flow *f, uint8_t direction, uint8_t mode) noexcept nogil:
+    """It is the other end's turn: what went on until then in this direction is over."""
+    cdef stream *s = &f.streams[direction]
+    if s.in_message and s.mode == IN_UNTIL_TURN:
+        s.mode = mode
+        message_end(t, f, s, s.next_at)
+
+
+cdef bint goes_on(flow_table *t, flow *f, uint8_t direction, dt_buf *b) noexcept nogil:
+    """More bytes in IN_UNTIL_TURN: whether they are of the message at hand. Those of a request that is being answered may be the next."""
+    cdef stream *s = &f.streams[direction]
+    cdef int score
+    if s.role != DT_ROLE_REQUEST or f.n_hints or b.at:
+        return True
+    score = f.protocol.probe(b.data, b.size, DT_ROLE_REQUEST)
+    if score == 0:
+        return True
+    if score < CLEAR_REQUEST and s.in_message:
+        bad_frame(t, f, direction)
+        return False
+    end_turn(t, f, direction, AT_HEAD)
+    s.mode = AT_HEAD
+    return False
 
 
 # ---- losing and finding the frame
@@ -163,7 +156,9 @@ cdef void bad_frame(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
 cdef void stream_end_lost(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
     """A message whose end could not be found ends with the last byte that was seen of it."""
     cdef stream *s = &f.streams[direction]
-    if s.in_message and s.mode == SEARCHING:
+    if s.in_message and (s.mode == SEARCHING or s.mode == IN_UNTIL_TURN):
+        if s.mode == IN_UNTIL_TURN:
+            s.mode = AT_HEAD
         s.row.marks |= DT_MARK_CUT
         message_end(t, f, s, s.next_at)
 
@@ -188,7 +183,8 @@ cdef void after_head(flow_table *t, flow *f, uint8_t direction, uint64_t end_at)
     s.ends_after_left = 0
     s.mode = AT_HEAD
     if s.msg.flags & DT_MSG_LOST:
-        bad_frame(t, f, direction)
+        if not s.msg.flags & DT_MSG_CUT or not await_turn(f, direction):
+            bad_frame(t, f, direction)
     elif s.msg.body == DT_BODY_SIZE and s.msg.body_size:
         s.mode = IN_SIZE
         s.left = s.msg.body_size
@@ -260,9 +256,13 @@ cdef bint walk_body(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64
         return True
     if verdict == DT_MORE and s.left == 0:
         if buf_final(b):  # the bytes that would tell were not captured
-            t.counters[DT_COUNT_BYTES_RESYNC] += b.size - b.at
-            if b.at < b.size:
-                b.at = b.size
+            start = b.size - b.at
+            b.at = b.size
+            if start and await_turn(f, direction):
+                t.counters[DT_COUNT_BYTES_FRAMED] += start
+                row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
+            elif start:
+                t.counters[DT_COUNT_BYTES_RESYNC] += start
                 bad_frame(t, f, direction)
         return False
     return True
@@ -283,16 +283,20 @@ cdef uint32_t parse(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64
     cdef stream *s = &f.streams[direction]
     cdef uint64_t n
     cdef bint fresh_body = False
+    cdef bint sized
     while f.state == KNOWN and (b.at < b.size or fresh_body):
-        if s.mode == IN_UNTIL_EOF or ((s.mode == IN_SIZE or s.mode == IN_FRAMED) and s.left):
+        if s.mode == IN_UNTIL_TURN and not goes_on(t, f, direction, b):
+            continue
+        if s.mode == IN_UNTIL_EOF or s.mode == IN_UNTIL_TURN or ((s.mode == IN_SIZE or s.mode == IN_FRAMED) and s.left):
             n = b.size - b.at
-            if s.mode != IN_UNTIL_EOF and n > s.left:
+            sized = s.mode == IN_SIZE or s.mode == IN_FRAMED
+            if sized and n > s.left:
                 n = s.left
             if n:
                 b.at += <uint32_t> n
                 t.counters[DT_COUNT_BYTES_FRAMED] += n
                 row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
-                if s.mode != IN_UNTIL_EOF:
+                if sized:
                     pass_bytes(t, f, s, n, base_at + b.at)
             fresh_body = False
         elif s.mode == IN_FRAMED:
@@ -318,14 +322,14 @@ cdef void pass_hole(flow_table *t, flow *f, uint8_t direction, uint64_t hole, co
     if s.in_message:
         s.row.marks |= DT_MARK_GAP if gap else DT_MARK_CUT
         row_extend(s, now)
-    if s.mode == IN_UNTIL_EOF or s.mode == SEARCHING:
+    if s.mode == IN_UNTIL_EOF or s.mode == SEARCHING or (s.mode == IN_UNTIL_TURN and not gap):
         return
     if s.left:
         if n > s.left:
             n = s.left
         pass_bytes(t, f, s, n, s.next_at + n)
         hole -= n
-    if hole and f.state == KNOWN:  # something begins in it that nobody saw
+    if hole and f.state == KNOWN and not await_turn(f, direction):  # something may begin in it that nobody saw
         bad_frame(t, f, direction)
 
 
@@ -336,6 +340,7 @@ cdef void stream_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *
     cdef dt_buf b
     cdef uint32_t done
     now.at = s.next_at
+    s.in_gap = gap
     b.at = 0
     b.missing = hole
     b.eof = 0

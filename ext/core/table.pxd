@@ -26,6 +26,7 @@ cdef enum:  # stream.mode: what the next byte of the direction is
     IN_FRAMED = 2  # of a body that its protocol walks through
     IN_UNTIL_EOF = 3
     SEARCHING = 4  # framing is lost; looking for the next message
+    IN_UNTIL_TURN = 5  # its end was not captured: it ends where the other end's turn begins
 
 cdef enum:  # flow.role: which end this is
     ROLE_UNSEEN = 0
@@ -64,6 +65,7 @@ cdef struct stream:
     uint8_t many_tids  # more than one thread moved bytes
     uint32_t tid  # that moved the last ones
     uint8_t dropped  # bytes were passed over while inferring
+    uint8_t in_gap  # the bytes missing behind the run at hand were lost, not left out at the capture limit
     uint16_t n_held
     uint32_t held_bytes
     held_call *held
@@ -101,7 +103,8 @@ cdef struct flow:
     uint8_t hints_broken
     uint8_t last_type  # of the last message: enum dt_msg_type
     uint8_t overlapped  # a request began while an earlier one had no whole response
-    uint8_t turns  # requests that began when all before them were answered, up to LEARNED_TURNS
+    uint8_t turns  # requests that began when all before them were answered, up to a limit
+    uint8_t on_trial  # turns are counted from a start that is not known
     uint8_t tries
     uint8_t errors  # BAD frames since the last good one
     uint32_t n_messages

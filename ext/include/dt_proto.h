@@ -240,6 +240,7 @@ static inline void attrs_reopen(dt_attrs *a, uint32_t n)
 typedef struct dt_protocol {
 	uint8_t id;           /* chosen once, never reused */
 	uint8_t pairing;      /* enum dt_pairing */
+	uint8_t evident;      /* a response's first bytes cannot be mistaken for the inside of another */
 	/* 0..100: how sure these first bytes of a direction are a message of this protocol in this role. */
 	int (*probe)(const uint8_t *p, uint32_t n, uint8_t role);
 	/* Cut one message at the cursor. DT_OK: cursor after its head. DT_MORE, DT_BAD: cursor untouched. hint: of the

@@ -304,6 +304,7 @@ cdef bint starts_request(const uint8_t *p, uint32_t n) noexcept nogil:
 cdef dt_protocol TABLE
 TABLE.id = 1
 TABLE.pairing = DT_PAIR_IN_ORDER
+TABLE.evident = True
 TABLE.probe = http1_probe
 TABLE.frame = http1_frame
 TABLE.body = chunked_body

@@ -3,7 +3,7 @@
 Replies come in request order. Keeps no value: of a request the command, when it is a known one, and its first key;
 of a reply its type and the first word of an error.
 
-Not understood: streamed RESP3 types ($?, *?), which no server sends; CLIENT REPLY OFF and SKIP, whose commands have no reply.
+Not understood: streamed RESP3 types ($?, *?), which no server sends; what follows CLIENT REPLY OFF, as it has no reply.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -22,6 +22,9 @@ cdef enum:
     MAX_KEY = 128  # bytes of a key that are kept: enough to tell what it names, and bounds what frame() waits for
     MAX_INLINE = 1024  # bytes of an inline command; people type them, Redis itself allows 64 KiB
     MAX_PLACEHOLDERS = 8  # "?" written out; the rest is a number
+
+
+cdef uint32_t CLIENT_REPLY = command_of_two(command_of(b"CLIENT", 6), b"REPLY", 5)
 
 
 # ---- requests -------------------------------------------------------------------------------------------------------
@@ -91,6 +94,20 @@ cdef int frame_second(dt_buf *b, uint32_t start, dt_msg *out) noexcept nogil:
     return DT_OK
 
 
+cdef int frame_client_reply(dt_buf *b, dt_msg *out) noexcept nogil:
+    """CLIENT REPLY OFF ends the exchange of requests and replies; after SKIP it is not known which reply answers what."""
+    cdef const uint8_t *p = buf_peek(b, 9)  # behind REPLY: CRLF, "$3" or "$4", CRLF, the word
+    if p == NULL:
+        return DT_OK if buf_final(b) else DT_MORE
+    if p[6] | 0x20 == c'o' and p[7] | 0x20 == c'f':
+        out.type = DT_MSG_ONE_WAY
+        out.flags |= DT_MSG_UPGRADE
+    elif p[6] | 0x20 == c's':
+        out.type = DT_MSG_ONE_WAY
+        out.flags |= DT_MSG_LOST
+    return DT_OK
+
+
 cdef int frame_request(dt_buf *b, dt_msg *out) noexcept nogil:
     """An array of bulk strings. Waits for the command and what else names the operation: at most about 230 bytes."""
     cdef uint32_t start = b.at, want, command, cursor
@@ -139,6 +156,8 @@ cdef int frame_request(dt_buf *b, dt_msg *out) noexcept nogil:
             return lose(b, out) if buf_final(b) else DT_MORE
         if verdict == DT_BAD:
             b.at = cursor
+        elif out.slices[INFO].at == CLIENT_REPLY and out.state[LEFT] and frame_client_reply(b, out) == DT_MORE:
+            return DT_MORE
     return finish(b, DT_ROLE_REQUEST, out)
 
 
