@@ -26,6 +26,21 @@ def test_a_response_whose_end_was_not_captured_ends_with_the_next_request(traffi
     run.assert_balanced()
 
 
+def test_an_array_that_was_not_captured_to_its_end_keeps_every_byte_in_the_ledger(traffic: Traffic, new_run) -> None:
+    c = traffic.client(port=6379)
+    c.connect(at=START)
+    data = b"*3\r\n" + b"$11\r\nabcdefghijk\r\n" * 3
+    sizes = range(4, len(data))
+    for i, size in enumerate(sizes):  # every cut, the ones inside an element's header too
+        c.write(b"*2\r\n$4\r\nLLEN\r\n$1\r\nk\r\n", at=START + (10 * i + 1) * US)
+        c.read(data, at=START + (10 * i + 5) * US, captured=size)
+    c.closed(at=START + S)
+    run = new_run().feed(traffic).finish()
+    assert [s["response_bytes"] for s in run.take()] == [len(data)] * len(sizes)
+    assert run.count("bytes_framed") + run.count("bytes_not_captured") == run.count("bytes_in")
+    run.assert_balanced()
+
+
 def test_a_chunk_header_that_was_not_captured_loses_the_frame_of_pipelined_responses_and_no_byte(traffic: Traffic, new_run) -> None:
     c = traffic.client()
     c.connect(at=START)
