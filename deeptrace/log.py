@@ -36,6 +36,7 @@ def setup_logging(verbosity: int = 0, *, as_json: bool = False) -> None:
     """Send the logs of deeptrace.* to stderr. verbosity: 0 warnings, 1 info, 2 and more debug."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
+    logging.raiseExceptions = False  # a closed stderr loses the line; it must not print a traceback of its own
     logger = logging.getLogger("deeptrace")
     logger.handlers[:] = [handler]
     logger.setLevel(LEVELS[min(verbosity, len(LEVELS) - 1)])
