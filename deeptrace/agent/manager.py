@@ -5,7 +5,6 @@ record is made before DeepTrace's own processes are denied.
 """
 
 import logging
-import os
 import resource
 import signal
 from typing import Any
@@ -14,20 +13,17 @@ from deeptrace import clock
 from deeptrace.agent import accounts
 from deeptrace.agent.accounts import Account, Sources
 from deeptrace.agent.batch import BatchMaker
+from deeptrace.agent.capturing import Capturing, give_up_privileges
 from deeptrace.agent.identity import identity
-from deeptrace.agent.pidfilter import PidFilter, require_processes
+from deeptrace.agent.pidfilter import PidFilter
 from deeptrace.agent.ports import listening_ports
-from deeptrace.agent.probes import trace
 from deeptrace.agent.procs import ProcessTable, ProcFiles
 from deeptrace.agent.sender import Report, Sender
 from deeptrace.agent.source import Source, Stages
 from deeptrace.config import Settings
-from deeptrace.core.counters import Counters
 from deeptrace.core.pipeline import Pipeline
 from deeptrace.core.ring import Rings
 from deeptrace.counters import PythonCounters
-from deeptrace.errors import ProbeError
-from deeptrace.loader.capabilities import drop_capabilities
 from deeptrace.loader.client import Probes
 from deeptrace.log import event
 from deeptrace.registry import load_protocols
@@ -42,20 +38,16 @@ class StopAsked(BaseException):
     """The end was asked for while the agent was starting; not an error, and nothing may swallow it."""
 
 
-class Agent:
+class Agent(Capturing):
     """start(), run() until stop() is called from a signal handler, finish(), close(). Main thread only."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.capture)
         self.settings = settings
         self.identity = identity(settings.agent.host, settings.capture.pid)
         self._python_counters = PythonCounters()
-        self._core_counters = Counters()
         self._account: Account | None = None
-        self._stopping = False
         self._starting = False
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._probes: Probes | None = None
-        self._rings: Rings | None = None
         self._sender: Sender | None = None
         self._source: Source | None = None
 
@@ -64,23 +56,14 @@ class Agent:
         self._starting = True
         protocols = load_protocols()  # imports need no privilege, but their files may
         files = ProcFiles()
-        require_processes(self.settings.capture.pid, files)
-        self._probes = probes = trace.load(self.settings.capture)
         try:
-            self._rings = rings = Rings(
-                probes.ring_fds, trace.ring_bytes_per_cpu(self.settings.capture.ring_bytes), self._core_counters
-            )
-            pid_filter = PidFilter(probes.pids, files)
-            pid_filter.deny_own()
-            pid_filter.trace(self.settings.capture.pid)
+            probes, rings, pid_filter = self.attach(files)
             listening = listening_ports(files, pid_filter.traced or files.pids())
-            drop_capabilities()
-            check_no_capabilities()
+            give_up_privileges()
             processes = ProcessTable(files, self.settings.agent.service)
             learn_ports(processes, listening)
             self._build(probes, rings, protocols, pid_filter, processes)
-            probes.arm()
-            pid_filter.trace(self.settings.capture.pid)  # children forked since the first scan
+            self.arm(pid_filter)
         except BaseException:
             self._starting = False
             self.close()
@@ -100,8 +83,7 @@ class Agent:
         self._stopping = True
         if self._starting:
             raise StopAsked
-        if self._wake_write >= 0:
-            os.write(self._wake_write, b"x")
+        self.wake()
 
     def finish(self) -> int:
         """Stop capturing, move and ship what is left, wait for the server. Returns the spans that it did not acknowledge."""
@@ -125,16 +107,7 @@ class Agent:
 
     def close(self) -> None:
         """Detach the probes and free everything. Idempotent."""
-        if self._rings is not None:
-            self._rings.close()
-            self._rings = None
-        if self._probes is not None:
-            self._probes.close()
-            self._probes = None
-        for descriptor in (self._wake_read, self._wake_write):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._wake_read = self._wake_write = -1
+        self.release()
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the server has answered within timeout_s."""
@@ -240,15 +213,6 @@ def learn_ports(processes: ProcessTable, listening: dict[int, set[int]]) -> None
         processes.get(pid, now)
         for port in ports:
             processes.serves(pid, port)
-
-
-def check_no_capabilities() -> None:
-    """Raises ProbeError if any thread of this process holds a capability."""
-    for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/status") as status:
-            held = next((int(line.split()[1], 16) for line in status if line.startswith("CapEff:")), 0)
-        if held:
-            raise ProbeError(f"thread {task} of the agent keeps the capabilities {held:x}; nothing was parsed")
 
 
 def process_values() -> dict[str, int]:

@@ -3,7 +3,6 @@
 Privileges go before the first record, as in the agent. A recording is parsed later, by `replay`, on any machine.
 """
 
-import os
 import signal
 from typing import Any, cast
 
@@ -11,21 +10,17 @@ import numpy as np
 
 from deeptrace import __version__, clock
 from deeptrace.agent.batch import BatchMaker
+from deeptrace.agent.capturing import Capturing, give_up_privileges
 from deeptrace.agent.identity import identity
-from deeptrace.agent.manager import check_no_capabilities
-from deeptrace.agent.pidfilter import PidFilter, require_processes
-from deeptrace.agent.probes import trace
+from deeptrace.agent.pidfilter import PidFilter
 from deeptrace.agent.procs import ProcessTable, ProcFiles
 from deeptrace.agent.redact import Redactor
 from deeptrace.agent.source import Source, Stages
 from deeptrace.config import Settings
 from deeptrace.core.batch import Batch
-from deeptrace.core.counters import Counters
 from deeptrace.core.pipeline import Pipeline
 from deeptrace.core.ring import Rings
 from deeptrace.counters import PythonCounters, by_name, events_lost
-from deeptrace.loader.capabilities import drop_capabilities
-from deeptrace.loader.client import Probes
 from deeptrace.model import ProcessInfo
 from deeptrace.wire.capture import CaptureInfo, CaptureWriter, RecordFrame, gather
 
@@ -66,37 +61,25 @@ class Tape:
         return {"spans_waiting": 0}
 
 
-class Recorder:
+class Recorder(Capturing):
     """start(), run() until stop() or the time is over, finish(), close(). Main thread only."""
 
     def __init__(self, path: str, settings: Settings, *, redact: bool = False) -> None:
+        super().__init__(settings.capture)
         self.settings = settings
         self._redact = redact
-        self._core_counters = Counters()
         self._python_counters = PythonCounters()
         self._writer = CaptureWriter(path)  # while the privilege to write where the user wants is there
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._probes: Probes | None = None
-        self._rings: Rings | None = None
         self._source: Source | None = None
-        self._stopping = False
 
     def start(self) -> None:
         """Everything up to the first record. Raises ProbeError, UsageError, CaptureError; then nothing stays attached."""
-        capture = self.settings.capture
         files = ProcFiles()
-        require_processes(capture.pid, files)
-        self._probes = probes = trace.load(capture)
-        self._rings = Rings(probes.ring_fds, trace.ring_bytes_per_cpu(capture.ring_bytes), self._core_counters)
-        pid_filter = PidFilter(probes.pids, files)
-        pid_filter.deny_own()
-        pid_filter.trace(capture.pid)
-        drop_capabilities()
-        check_no_capabilities()
-        self._source = self._make_source(self._rings, files, pid_filter)
+        _probes, rings, pid_filter = self.attach(files)
+        give_up_privileges()
+        self._source = self._make_source(rings, files, pid_filter)
         self._begin()
-        probes.arm()
-        pid_filter.trace(capture.pid)  # children forked since the first scan
+        self.arm(pid_filter)
 
     def run(self, seconds: float = 0) -> None:
         """Write records until stop(), or for so many seconds. Raises CaptureError when the disk is full."""
@@ -108,7 +91,7 @@ class Recorder:
     def stop(self, *_: Any) -> None:
         """Ask run() to end. Safe in a signal handler."""
         self._stopping = True
-        os.write(self._wake_write, b"x")
+        self.wake()
 
     def finish(self) -> dict[str, int]:
         """Stop capturing, write what is left. Returns records, bytes and what was lost, by name."""
@@ -122,17 +105,8 @@ class Recorder:
 
     def close(self) -> None:
         """Detach the probes and close the file. Idempotent."""
-        if self._rings is not None:
-            self._rings.close()
-            self._rings = None
-        if self._probes is not None:
-            self._probes.close()
-            self._probes = None
+        self.release()
         self._writer.abandon()
-        for descriptor in (self._wake_read, self._wake_write):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._wake_read = self._wake_write = -1
 
     def _begin(self) -> None:
         who = identity(self.settings.agent.host, self.settings.capture.pid)
