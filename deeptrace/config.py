@@ -4,12 +4,13 @@ The command line option, the TOML key, the environment name and the row in docs/
 Order of precedence: command line, environment, file, default. No other module reads the environment.
 """
 
+import json
 import os
 import pathlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +23,31 @@ ENV_PREFIX = "DEEPTRACE_"
 class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the probes take."""
 
-    pid: Annotated[list[int], Meta(description="Trace only these processes and their children; none: every process.")] = []
+    pid: Annotated[list[int], Meta(description="Trace these processes and their children. Without any filter: every process.")] = []
+    comm: Annotated[list[str], Meta(description="Trace processes of these names, as 'ps -o comm' shows them.")] = []
+    exe: Annotated[list[str], Meta(description="Trace processes that execute these files.")] = []
+    cgroup: Annotated[
+        list[str],
+        Meta(description="Trace containers, units and cgroups, by id (12 digits or more), name, pattern or path."),
+    ] = []
+    port: Annotated[list[int], Meta(description="Trace only connections with these ports, at either end.")] = []
+    deny_pid: Annotated[list[int], Meta(description="Never trace these processes and their children.")] = []
+    deny_comm: Annotated[list[str], Meta(description="Never trace processes of these names.")] = []
+    deny_exe: Annotated[list[str], Meta(description="Never trace processes that execute these files.")] = []
+    deny_cgroup: Annotated[list[str], Meta(description="Never trace these containers, units and cgroups.")] = []
+    deny_port: Annotated[list[int], Meta(description="Never trace connections with these ports, at either end.")] = []
     payload_bytes: Annotated[int, Meta(ge=0, le=16384, description="Payload copied per system call.", extra={"unit": "bytes"})] = (
         1024
     )
+    payload_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16384,
+            description="The same for connections that need more to be understood, such as pipelines: 1,024 at a time at most.",
+            extra={"unit": "bytes"},
+        ),
+    ] = 16384
     head_bytes: Annotated[
         int,
         Meta(
@@ -35,7 +57,37 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             extra={"unit": "bytes"},
         ),
     ] = 4096
+    unix_sockets: Annotated[
+        Literal["on", "off"], Meta(description="Unix stream sockets: off, or on until their protocol turns out to be none of ours.")
+    ] = "on"
+    events_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=(1 << 32) - 1,
+            description="Most records per second of one CPU; beyond it whole connections are shed and counted. 0: no bound.",
+            extra={"unit": "/s"},
+        ),
+    ] = 250_000
+    bytes_per_s: Annotated[int, Meta(ge=0, description="The same for bytes, with their payload.", extra={"unit": "bytes/s"})] = (
+        256 << 20
+    )
     ring_bytes: Annotated[int, Meta(ge=1 << 16, description="Memory of all rings together.", extra={"unit": "bytes"})] = 64 << 20
+    max_pids: Annotated[
+        int, Meta(ge=64, le=1 << 22, description="Processes that filters tell apart; 64 bytes each, taken at the start.")
+    ] = 65536
+    max_threads: Annotated[
+        int,
+        Meta(
+            ge=256,
+            le=1 << 22,
+            description="Threads that move bytes, a power of two; 112 bytes each. From kernel.pid_max on no two share a place.",
+        ),
+    ] = 65536
+    max_sockets: Annotated[
+        int,
+        Meta(ge=64, le=1 << 22, description="Sockets that the probes remember; 110 bytes each. The oldest is forgotten first."),
+    ] = 131072
     python: Annotated[str, Meta(description="The system's Python, which has BCC: it loads the probes.")] = "/usr/bin/python3"
 
 
@@ -67,6 +119,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         dict[str, str], Meta(description="Service names by executable, script or process id, over what is found out.")
     ] = {}
     host: Annotated[str, Meta(description="Name of this host in spans; empty: the system's host name.")] = ""
+    log_level: Annotated[
+        Literal["", "warning", "info", "debug"], Meta(description="warning, info or debug; empty: as -v says.")
+    ] = ""
 
 
 class Ship(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -182,19 +237,33 @@ def assignments(settings: Settings) -> list[str]:
     return found
 
 
+def changed(before: Settings, after: Settings) -> list[str]:
+    """Keys of the settings that differ."""
+    return [
+        field.key
+        for field in fields()
+        if getattr(getattr(before, field.section), field.name) != getattr(getattr(after, field.section), field.name)
+    ]
+
+
 def to_text(value: Any) -> str:
     """The reverse of from_text."""
     if isinstance(value, dict):
         return ",".join(f"{k}={v}" for k, v in value.items())
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return json.dumps(value) if any("," in str(item) for item in value) else ",".join(map(str, value))
+    return str(value)
 
 
 def from_text(field: Field, text: str, *, origin: str) -> Any:
-    """Parse a value by the field's type: lists are comma separated, maps are a=b pairs. origin: what the error names."""
+    """Parse a value by the field's type: lists are comma separated (or ["a,b"], for items with commas), maps are a=b pairs. origin:
+    what the error names."""
     kind = get_origin(field.type) or field.type
     try:
         if kind is list:
-            return [int(part) for part in text.split(",") if part]
+            item = get_args(field.type)[0]
+            parts = json.loads(text) if text.startswith('["') else text.split(",")
+            return [item(part) for part in parts if part]
         if kind is dict:
             return dict(part.split("=", 1) for part in text.split(",") if part)
         return kind(text) if kind in (int, float, str) else text

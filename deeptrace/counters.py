@@ -58,5 +58,5 @@ def by_name(values: npt.NDArray[np.uint64]) -> dict[str, int]:
 
 
 def events_lost(values: dict[str, int]) -> int:
-    """Sum of all loss counters."""
-    return sum(values.get(c.name, 0) for c in COUNTERS.values() if c.is_loss)
+    """Sum of all loss counters, but for records that ring_full counts and that had been taken before."""
+    return sum(values.get(c.name, 0) for c in COUNTERS.values() if c.is_loss) - values.get("records_saved", 0)

@@ -40,12 +40,24 @@ KERNEL_DROPS = (
 EQUATIONS = (
     Equation(
         "calls",
-        ("calls", "extra_messages"),
-        ("data_emitted", "not_socket", "other_socket", "no_data", "interrupted", *KERNEL_DROPS, "calls_in_flight"),
+        ("calls", "extra_messages", "uring_calls"),
+        (
+            "data_emitted",
+            "not_socket",
+            "other_socket",
+            "no_data",
+            "interrupted",
+            "shed",
+            "muted",
+            "port_filtered",
+            *KERNEL_DROPS,
+            "calls_in_flight",
+        ),
     ),
     Equation(
         "records",
-        ("data_emitted", "conn_emitted", "proc_emitted"),
+        # The last: taken in time, though the ring was then too full for them.
+        ("data_emitted", "conn_emitted", "proc_emitted", "log_emitted", "records_saved"),
         ("records_decoded", "bad_record", "ring_full", "records_in_ring"),
     ),
     Equation("decoded", ("records_decoded",), ("records_taken", "records_filtered")),

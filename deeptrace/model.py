@@ -41,6 +41,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     comm: str = ""
     service: str = ""
     container_id: str | None = None
+    cgroup_id: int | None = None  # stays with the agent and in recordings
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def span_json(raw: RawSpan, link: Link | None = None) -> dict[str, Any]:
     has_response = raw.response_start_ns > 0
     has_seq = SEQ_SPACES.get(raw.seq_space, "none") != "none"
     known = raw.pid > 0
+    is_inet = SEQ_SPACES.get(raw.seq_space) != "unix"
     return {
         "trace_id": link.trace_id if link else None,
         "span_id": f"{raw.span_id:016x}",
@@ -205,10 +207,10 @@ def span_json(raw: RawSpan, link: Link | None = None) -> dict[str, Any]:
         "resp_tid": raw.resp_tid if known and has_response else None,
         "comm": raw.comm or None,
         "service": raw.service or None,
-        "local_addr": format_address(raw.local_addr),
-        "local_port": raw.local_port,
-        "peer_addr": format_address(raw.peer_addr),
-        "peer_port": raw.peer_port,
+        "local_addr": format_address(raw.local_addr) if is_inet else None,
+        "local_port": raw.local_port if is_inet else None,
+        "peer_addr": format_address(raw.peer_addr) if is_inet else None,
+        "peer_port": raw.peer_port if is_inet else None,
         "connection_id": f"{raw.connection_id:016x}",
         "stream_id": raw.stream_id or None,
         "req_seq": raw.req_seq if has_seq else None,

@@ -2,42 +2,33 @@
  * The enter side of a data call: whose it is, which socket it is on, and where that socket's stream stands. The walk is
  * made here and not at exit, where a descriptor that was closed and reused in between names another connection. */
 #pragma once
-#include "counters.bpf.h"
-#include "filter.bpf.h"
+#include "armed.bpf.h"
+#include "log.bpf.h"
+#include "payload.bpf.h"
+#include "position.bpf.h"
+#include "remember.bpf.h"
 #include "socket.bpf.h"
+#include "thread.bpf.h"
 
-static __always_inline struct dt_inflight *dt_inflight_find(__u8 direction, __u32 *tid)
-{
-	if (direction == DT_INGRESS)
-		return ingress.lookup(tid);
-	return egress.lookup(tid);
-}
-
-/* The entry of a thread that makes its first call; NULL when the map is full. */
-static __always_inline struct dt_inflight *dt_inflight_make(__u8 direction, __u32 *tid)
-{
-	struct dt_inflight none = {};
-
-	if (direction == DT_INGRESS)
-		ingress.update(tid, &none);
-	else
-		egress.update(tid, &none);
-	return dt_inflight_find(direction, tid);
-}
-
-/* Where the socket's stream stands: the next byte to be read or written. */
-static __always_inline __u32 dt_stream_position(__u8 direction, __u64 sk)
-{
-	if (direction == DT_INGRESS)
-		return dt_kernel_u32(sk + DT_OFF_TCP_COPIED_SEQ);
-	return dt_kernel_u32(sk + DT_OFF_TCP_WRITE_SEQ);
-}
+/* What a data call was given. */
+struct dt_arguments {
+	void *ctx;
+	__u32 fd;
+	__u32 call_flags;
+	__u64 buffer;
+	__u64 count;
+	__u64 peer;
+	__u64 peer_room;       /* sendto: bytes; recvfrom: where they stand */
+};
 
 /* A call whose exit was never seen is not in flight any more. */
-static __always_inline void dt_inflight_abandon(struct dt_inflight *call)
+static __always_inline void dt_call_abandon(struct dt_inflight *call)
 {
 	call->enter_ns = 0;
-	dt_count(DT_COUNT_INTERRUPTED);
+	dt_call_over(call);
+	/* One that was put there by user space was not counted either. */
+	if (!(call->flags & DT_CALL_BLOCKED))
+		dt_count_call(DT_COUNT_INTERRUPTED, 1);
 }
 
 /* While nothing is armed: the loader's own sendto on a socket shows where sockets keep their file operations, which no
@@ -48,72 +39,99 @@ static __always_inline void dt_learn(__u32 fd)
 	struct dt_config *config = CONFIG.lookup(&zero);
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
-	if (config && config->learn_tgid == tgid && config->learn_fd == fd)
+	if (config && !config->socket_fops && config->learn_tgid == tgid && config->learn_fd == fd)
 		config->socket_fops = dt_kernel_u64(dt_file_of(fd) + DT_OFF_FILE_F_OP);
 }
 
-/* Fill in the call; returns 0 when it is to be followed, else the counter that says why not. */
-static __always_inline int dt_call_fill(struct dt_inflight *call, __u64 sk, __u8 direction)
+/* Note which socket the call is on. Returns 0 if it is none that is followed. */
+static __always_inline int dt_call_name(struct dt_inflight *call, const struct dt_config *config, __u64 sk)
 {
-	__u8 l4_protocol;
+	struct dt_identity id;
 
-	if (dt_common_read(call->sock_common, sk) < 0)
-		return DT_COUNT_NOT_SOCKET;
-	l4_protocol = dt_l4_of(call->sock_common, sk);
-	if (!l4_protocol)
-		return DT_COUNT_OTHER_SOCKET;
+	dt_identify(&id, config, sk);
+	if (!id.followed)
+		return 0;
 	call->socket = sk;
-	call->l4_protocol = l4_protocol;
-	call->tcp_state = dt_common_state(call->sock_common);
-	if (l4_protocol == DT_IPPROTO_TCP)
-		call->seq_enter = dt_stream_position(direction, sk);
-	return 0;
+	call->tuple = id.tuple;
+	call->netns = id.netns;
+	return 1;
 }
 
-static __always_inline int dt_call_enter(__u8 syscall, __u8 direction, __u32 fd, __u64 buffer, __u64 count, __u32 call_flags)
+/* How much of a peer's address a call that receives has room for: the kernel overwrites it with the address's own length. */
+static __always_inline __u32 dt_peer_room(const struct dt_arguments *arguments, __u8 direction, __u8 shape)
+{
+	__u64 at = shape == DT_SHAPE_BUFFER ? arguments->peer_room
+					    : arguments->buffer + __builtin_offsetof(struct dt_user_msghdr, name_length);
+	__u32 room = 0;
+
+	if (direction == DT_EGRESS)
+		return arguments->peer_room;
+	/* Of a vector's messages the first one's room counts for all. */
+	if (shape != DT_SHAPE_BUFFER || arguments->peer)
+		bpf_probe_read_user(&room, sizeof(room), (const void *)at);
+	return room;
+}
+
+static __always_inline int dt_call_enter(__u8 syscall, __u8 direction, __u8 shape, const struct dt_arguments *arguments)
 {
 	struct dt_config *config = dt_armed();
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tid = id;
+	struct dt_thread *thread;
 	struct dt_inflight *call;
-	__u64 sk;
-	int outcome;
+	__u64 sk, now_ns;
 
 	if (!config) {
 		if (syscall == DT_SYSCALL_sendto)
-			dt_learn(fd);
+			dt_learn(arguments->fd);
 		return 0;
 	}
-	if (!dt_is_traced(config, id >> 32))
+	thread = dt_thread_traced(config, bpf_get_current_pid_tgid(), 1);
+	if (!thread)
 		return 0;
+	call = &thread->call;
 	dt_count_call(DT_COUNT_CALLS, 1);
 	if (direction != DT_INGRESS && direction != DT_EGRESS) {
-		dt_count(DT_COUNT_INVALID_DIRECTION);
+		dt_count_call(DT_COUNT_INVALID_DIRECTION, 1);
 		return 0;
 	}
-	call = dt_inflight_find(direction, &tid);
-	if (call && call->enter_ns)
-		dt_inflight_abandon(call);
-	sk = dt_socket_of(config, fd);
+	if (call->enter_ns) {
+		dt_log(arguments->ctx, EXIT_MISSED, thread->tid, syscall, call->syscall);
+		dt_call_abandon(call);
+	}
+	sk = dt_socket_of(config, arguments->fd);
+	if (shape == DT_SHAPE_SPLICE && !sk) {
+		sk = dt_socket_of(config, arguments->buffer);
+		direction = DT_INGRESS;
+	}
 	if (!sk) {
 		dt_count_call(DT_COUNT_NOT_SOCKET, 1);
 		return 0;
 	}
-	if (!call)
-		call = dt_inflight_make(direction, &tid);
-	if (!call) {
-		dt_count(DT_COUNT_MAP_INSERT_FAILED);
+	/* Before the socket is looked at: the clock waits for every read that is under way. */
+	now_ns = bpf_ktime_get_ns();
+	if (dt_lapses(config, now_ns)) {
+		dt_log(arguments->ctx, LAPSED, now_ns - config->deadline_ns, 0, 0);
+		dt_count_call(DT_COUNT_INTERRUPTED, 1);
 		return 0;
 	}
-	outcome = dt_call_fill(call, sk, direction);
-	if (outcome) {
-		dt_count_call(outcome, 1);
+	call->flags = 0;
+	if (!dt_call_name(call, config, sk)) {
+		dt_log(arguments->ctx, NOT_FOLLOWED, thread->tid, syscall, sk);
+		dt_count_call(DT_COUNT_OTHER_SOCKET, 1);
 		return 0;
 	}
+	if (call->tuple.l4_protocol == DT_IPPROTO_TCP)
+		call->seq_enter = dt_stream_position(direction, sk);
+	else if (call->tuple.family == DT_AF_UNIX)
+		dt_stream_enter(call, config, direction);
 	call->syscall = syscall;
-	call->buffer = buffer;
-	call->count = count;
-	call->call_flags = call_flags;
-	call->enter_ns = bpf_ktime_get_ns();
+	call->direction = direction;
+	call->flags &= DT_CALL_SHARED;
+	call->buffer = arguments->buffer;
+	call->count = arguments->count;
+	call->peer = arguments->peer;
+	call->call_flags = arguments->call_flags;
+	if (shape != DT_SHAPE_IOVEC && call->tuple.l4_protocol == DT_IPPROTO_UDP && (direction == DT_EGRESS || !call->tuple.peer_port))
+		call->peer_room = dt_peer_room(arguments, direction, shape);
+	call->enter_ns = now_ns;
 	return 0;
 }

@@ -1,103 +1,80 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The life of TCP connections: who opened them, when the peer ended, when and how they closed. Closing is taken from the
- * socket's state and not from close(2), which dup and fork make meaningless.
+ * The life of connections: who opened them, when the peer ended, when and how they closed. Of TCP the end is taken from the
+ * socket's state and not from close(2), which dup and fork make meaningless; of others from the close of the last reference.
  *
- * socket(2) and close(2) emit nothing. They make the probes forget what an earlier socket at the same address left in
- * SOCKETS, which for TCP the change to CLOSE does and for datagram sockets nothing else. */
-#include "../lib/call.bpf.h"
-#include "../lib/emit.bpf.h"
-#include "../lib/remember.bpf.h"
+ * Nothing here follows descriptors: each data call finds its socket itself. So dup, dup2, dup3, close_range, passing by
+ * SCM_RIGHTS and inheriting by fork need no hook, and a number that is used again names what it names at that call. */
+#include "../lib/conn.bpf.h"
 
-#define DT_EINPROGRESS 115     /* asm-generic/errno.h; x86, arm64, riscv, s390, powerpc */
-
-/* Fill in and emit a connection record. common: the socket's, as of now; id: tgid and tid, 0 when no call is behind it. */
-static __always_inline void dt_conn_emit(void *ctx, __u8 event, __u64 sk, const __u8 *common, __u64 id, __u64 enter_ns, int result)
+/* Whether other descriptors, or calls of other threads, hold the file too. */
+static __always_inline int dt_file_is_shared(__u64 file)
 {
-	struct dt_record record = {};
-
-	record.exit_ns = bpf_ktime_get_ns();
-	record.enter_ns = enter_ns ? enter_ns : record.exit_ns;
-	record.socket = sk;
-	dt_tuple_fill(&record.tuple, common, sk, DT_IPPROTO_TCP);
-	record.netns = dt_netns_of(common);
-	record.tgid = id >> 32;
-	record.tid = id;
-	record.result = result;
-	record.kind = DT_KIND_CONN;
-	record.code = event;
-	dt_count(DT_COUNT_CONN_EMITTED);
-	dt_emit(ctx, &record, sizeof(record));
+#ifdef DT_OFF_FILE_COUNT
+	return dt_kernel_u64(file + DT_OFF_FILE_COUNT) > 1;
+#elif defined(DT_OFF_FILE_REF)
+	return dt_kernel_u64(file + DT_OFF_FILE_REF) > 0; /* since 6.13 one less than the references */
+#else
+	return file == 0;
+#endif
 }
 
-/* The followed socket behind a descriptor of a traced process; fills common. 0: none. */
-static __always_inline __u64 dt_conn_socket(const struct dt_config *config, __u32 fd, __u8 *common, __u8 *l4_protocol)
-{
-	__u64 sk;
-
-	if (!config || !dt_is_traced(config, bpf_get_current_pid_tgid() >> 32))
-		return 0;
-	sk = dt_socket_of(config, fd);
-	if (!sk || dt_common_read(common, sk) < 0)
-		return 0;
-	*l4_protocol = dt_l4_of(common, sk);
-	return *l4_protocol ? sk : 0;
-}
-
-/* A new socket: its address may have been another's before. */
 int dt_exit_socket(struct tracepoint__syscalls__sys_exit_socket *args)
 {
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	__u8 l4_protocol = 0;
-	__u64 sk;
-
-	if (args->ret < 0)
-		return 0;
-	sk = dt_conn_socket(dt_armed(), args->ret, common, &l4_protocol);
-	if (sk)
-		SOCKETS.delete(&sk);
+	dt_socket_made(args->ret);
 	return 0;
 }
 
-/* A datagram socket is forgotten when a descriptor of it closes; one that lives on through a duplicate is begun again. */
+/* Datagram and unix sockets have no tracepoint of their end: they end when their last descriptor is closed. Those that
+ * end otherwise (with their process, by dup2 or close_range) are forgotten when a new socket takes their address. */
 int dt_enter_close(struct tracepoint__syscalls__sys_enter_close *args)
 {
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	__u8 l4_protocol = 0;
-	__u64 sk = dt_conn_socket(dt_armed(), args->fd, common, &l4_protocol);
+	struct dt_config *config = dt_conn_config();
+	struct dt_socket_info *info;
+	struct dt_identity who = {};
+	__u64 file, sk;
 
-	if (sk && l4_protocol == DT_IPPROTO_UDP)
-		SOCKETS.delete(&sk);
+	if (!config)
+		return 0;
+	file = dt_file_of(args->fd);
+	sk = dt_socket_of_file(config, file);
+	info = sk ? SOCKETS.lookup(&sk) : NULL;
+	if (!info)
+		return 0;
+	dt_identify(&who, config, sk);
+	if (who.tuple.l4_protocol == DT_IPPROTO_TCP || dt_file_is_shared(file))
+		return 0;
+	if (dt_is_unix(&who) && who.followed && !(info->flags & DT_SOCKET_IGNORED))
+		dt_conn_emit(args, config, DT_CONN_CLOSED, sk, &who, 0, 0, 0);
+	dt_socket_end(sk);
 	return 0;
 }
 
 int dt_enter_connect(struct tracepoint__syscalls__sys_enter_connect *args)
 {
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	struct dt_config *config = dt_armed();
+	struct dt_config *config = dt_conn_config();
 	struct dt_connecting connecting_now = {};
 	__u32 tid = bpf_get_current_pid_tgid();
-	__u8 l4_protocol = 0;
-	__u64 sk = dt_conn_socket(config, args->fd, common, &l4_protocol);
+	__u64 sk;
 
-	if (!sk || l4_protocol != DT_IPPROTO_TCP)
+	if (!config)
 		return 0;
-	/* Remembered from here on: a connection that fails at once changes its state before the call returns. */
-	if (dt_common_state(common) == DT_TCP_CLOSE)
-		dt_socket_begin(config, sk, DT_SOCKET_FRESH);
+	sk = dt_socket_of(config, args->fd);
+	if (!sk || !dt_connects(config, sk))
+		return 0;
 	connecting_now.enter_ns = bpf_ktime_get_ns();
 	connecting_now.socket = sk;
-	if (connecting.update(&tid, &connecting_now) < 0)
+	if (connecting.update(&tid, &connecting_now) < 0) {
+		dt_log(args, NO_ROOM_CONNECT, tid, sk, 0);
 		dt_count(DT_COUNT_SOCKET_FORGOTTEN);
+	}
 	return 0;
 }
 
 int dt_exit_connect(struct tracepoint__syscalls__sys_exit_connect *args)
 {
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tid = id;
+	struct dt_config *config = dt_armed();
+	__u32 tid = bpf_get_current_pid_tgid();
 	struct dt_connecting *call = connecting.lookup(&tid);
-	struct dt_socket_info *info;
 	__u64 sk, enter_ns;
 
 	if (!call)
@@ -105,35 +82,8 @@ int dt_exit_connect(struct tracepoint__syscalls__sys_exit_connect *args)
 	sk = call->socket;
 	enter_ns = call->enter_ns;
 	connecting.delete(&tid);
-	if (dt_common_read(common, sk) < 0)
-		return 0;
-	if (dt_common_state(common) == DT_TCP_CLOSE) {
-		SOCKETS.delete(&sk);
-		return 0;
-	}
-	info = SOCKETS.lookup(&sk);
-	if (!info || info->flags & DT_SOCKET_CONNECTED || (args->ret && args->ret != -DT_EINPROGRESS))
-		return 0;
-	info->flags |= DT_SOCKET_CONNECTED;
-	dt_conn_emit(args, DT_CONN_CONNECT, sk, common, id, enter_ns, args->ret);
-	return 0;
-}
-
-static __always_inline int dt_accepted(void *ctx, long fd)
-{
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	struct dt_config *config = dt_armed();
-	__u8 l4_protocol = 0;
-	__u64 sk;
-
-	if (fd < 0)
-		return 0;
-	sk = dt_conn_socket(config, fd, common, &l4_protocol);
-	/* Reset before it was accepted: it ended already, nobody would end it again. */
-	if (!sk || l4_protocol != DT_IPPROTO_TCP || dt_common_state(common) == DT_TCP_CLOSE)
-		return 0;
-	dt_socket_begin(config, sk, DT_SOCKET_FRESH);
-	dt_conn_emit(ctx, DT_CONN_ACCEPT, sk, common, bpf_get_current_pid_tgid(), 0, 0);
+	if (config)
+		dt_connected(args, config, sk, enter_ns, args->ret);
 	return 0;
 }
 
@@ -147,27 +97,68 @@ int dt_exit_accept4(struct tracepoint__syscalls__sys_exit_accept4 *args)
 	return dt_accepted(args, args->ret);
 }
 
+/* The two descriptors stand in user memory, whose address only the enter shows. */
+int dt_enter_socketpair(struct tracepoint__syscalls__sys_enter_socketpair *args)
+{
+	struct dt_config *config = dt_conn_config();
+	struct dt_connecting pair_now = {};
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	if (!config || !config->unix_sockets)
+		return 0;
+	pair_now.socket = (__u64)args->usockvec;
+	if (connecting.update(&tid, &pair_now) < 0)
+		dt_count(DT_COUNT_SOCKET_FORGOTTEN);
+	return 0;
+}
+
+int dt_exit_socketpair(struct tracepoint__syscalls__sys_exit_socketpair *args)
+{
+	struct dt_config *config = dt_armed();
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct dt_connecting *call = connecting.lookup(&tid);
+	struct dt_identity who = {};
+	__u64 sk, address;
+	int fds[2] = {};
+
+	if (!call)
+		return 0;
+	address = call->socket;
+	connecting.delete(&tid);
+	if (!config || args->ret || bpf_probe_read_user(fds, sizeof(fds), (const void *)address) < 0)
+		return 0;
+	dt_conn_begin(config, fds[0], &sk, &who);
+	dt_conn_begin(config, fds[1], &sk, &who);
+	return 0;
+}
+
 /* A raw tracepoint: in a softirq the perf kind is skipped whenever it interrupts another probe. */
 int dt_raw_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u8 common[DT_SOCK_COMMON] __attribute__((aligned(8)));
-	__u64 sk = ctx->args[0];
 	int old_state = ctx->args[1], new_state = ctx->args[2], error = 0;
-	__u8 event;
+	struct dt_config *config = dt_armed();
+	struct dt_identity who = {};
+	struct dt_socket_info *info;
+	__u64 sk = ctx->args[0];
+	__u8 event, is_ignored;
 
 	if (new_state != DT_TCP_CLOSE_WAIT && new_state != DT_TCP_CLOSE)
 		return 0;
-	if (!SOCKETS.lookup(&sk))
+	info = SOCKETS.lookup(&sk);
+	if (!info)
 		return 0;
+	is_ignored = (info->flags & DT_SOCKET_IGNORED) != 0;
 	event = DT_CONN_PEER_CLOSED;
 	if (new_state == DT_TCP_CLOSE) {
-		SOCKETS.delete(&sk); /* also while nothing is armed: the address will be another's */
+		dt_socket_end(sk); /* also while nothing is armed: the address will be another's */
 		event = DT_CONN_CLOSED;
 		error = dt_kernel_u32(sk + DT_OFF_SK_ERR);
 	}
-	if (!dt_armed() || old_state == DT_TCP_LISTEN || dt_common_read(common, sk) < 0)
+	if (!config || is_ignored || old_state == DT_TCP_LISTEN)
 		return 0;
-	common[DT_OFF_SKC_STATE] = new_state;
-	dt_conn_emit(ctx, event, sk, common, 0, 0, -error);
+	dt_identify(&who, config, sk);
+	who.tuple.tcp_state = new_state;
+	dt_log(ctx, SOCKET_ENDED, sk, old_state, new_state);
+	dt_conn_emit(ctx, config, event, sk, &who, 0, 0, -error);
 	return 0;
 }

@@ -42,7 +42,7 @@ class BatchMaker:
         self._served = {key for key in self._served if key >> 16 != pid}
 
     def _learn_ports(self, rows: SpanRows) -> None:
-        serving = rows.spans[rows.spans["kind"] == SERVER]
+        serving = rows.spans[(rows.spans["kind"] == SERVER) & (rows.spans["local_port"] > 0)]  # unix sockets have no ports
         keys = np.unique(serving["pid"].astype(np.uint64) << np.uint64(16) | serving["local_port"].astype(np.uint64))
         new = [key for key in keys.tolist() if key not in self._served]
         if len(self._served) + len(new) > MAX_SERVED:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from deeptrace import clock
 from deeptrace.agent import names
 from deeptrace.model import ProcessInfo
 from deeptrace.procname import OWN_COMM
@@ -73,10 +72,9 @@ class ProcFiles:
         values = data[data.rindex(b")") + 2 :].split()  # comm may hold spaces and parentheses
         return int(values[1]), self.boot_ns + int(values[19]) * NS_PER_S // self.ticks_per_s
 
-    def start_of(self, monotonic_ns: int) -> int:
-        """The start in Unix ns that /proc would show for a process forked at that time."""
-        suspended_ns = clock.boottime_ns() - clock.monotonic_ns()
-        ticks = (monotonic_ns + suspended_ns) * self.ticks_per_s // NS_PER_S
+    def start_of(self, boottime_ns: int) -> int:
+        """The start in Unix ns that /proc shows of a process that began at that time of CLOCK_BOOTTIME: it counts in ticks."""
+        ticks = boottime_ns * self.ticks_per_s // NS_PER_S
         return self.boot_ns + ticks * NS_PER_S // self.ticks_per_s
 
     def pids(self) -> list[int]:
@@ -131,6 +129,7 @@ class ProcessTable:
         self._overrides = dict(overrides or {})
         self._entries: dict[int, _Entry] = {}  # in order of first sight
         self._services: dict[str, _Service] = {}  # by name, those of which a process was seen serving
+        self._containers: dict[int, str] = {}  # by cgroup: names the containers of processes that are gone
         self.n_unread = 0  # processes that were gone before they could be read
 
     def __len__(self) -> int:
@@ -144,14 +143,16 @@ class ProcessTable:
         entry = self._entries.get(pid)
         return entry is not None and entry.process.comm == OWN_COMM
 
-    def get(self, pid: int, now_ns: int, *, comm: str = "", start_ns: int | None = None) -> ProcessInfo:
-        """What is known of a process, read now if it is new. comm, start_ns: as its exit and fork records told them (start_ns
-        in Unix ns), for when it is gone already. now_ns: monotonic."""
+    def get(
+        self, pid: int, now_ns: int, *, comm: str = "", start_ns: int | None = None, cgroup_id: int | None = None
+    ) -> ProcessInfo:
+        """What is known of a process, read now if it is new. comm, start_ns, cgroup_id: as its records told them (start_ns as
+        start_of() gives it): they hold when it is gone already, or its pid is another's. now_ns: monotonic."""
         entry = self._entries.get(pid)
         if entry is not None and not entry.exited and now_ns - entry.checked_ns > RECHECK_NS:
             entry = self._recheck(pid, entry, now_ns)
         if entry is None:
-            entry = self._read(pid, now_ns, comm, start_ns)
+            entry = self._read(pid, now_ns, comm, start_ns, cgroup_id)
             self._make_room()
             self._entries[pid] = entry
         return entry.process
@@ -190,13 +191,15 @@ class ProcessTable:
             entry = self._entries[pid]
         entry.exited = True
 
-    def _read(self, pid: int, now_ns: int, comm: str = "", start_ns: int | None = None) -> _Entry:
+    def _read(self, pid: int, now_ns: int, comm: str = "", start_ns: int | None = None, cgroup_id: int | None = None) -> _Entry:
         stat = self.files.parent_and_start(pid)
         read_comm = self.files.comm(pid) if stat else None
-        if stat is None or read_comm is None:
+        if stat is None or read_comm is None or start_ns not in (None, stat[1]):
             self.n_unread += 1
             service = self._overrides.get(str(pid)) or self._overrides.get(comm) or comm
-            return _Entry(ProcessInfo(pid=pid, start_ns=start_ns, comm=comm, service=service), service, 0, now_ns)
+            container = self._containers.get(cgroup_id or 0)
+            gone = ProcessInfo(pid=pid, start_ns=start_ns, comm=comm, service=service, container_id=container, cgroup_id=cgroup_id)
+            return _Entry(gone, service, 0, now_ns)
         cgroup = clean_lines(self.files.read(pid, "cgroup") or b"")
         cmdline = [clean(part) for part in (self.files.read(pid, "cmdline") or b"").rstrip(b"\0").split(b"\0")]
         process = ProcessInfo(
@@ -205,7 +208,10 @@ class ProcessTable:
             comm=read_comm,
             service=names.service_name(cmdline if cmdline != [""] else [], read_comm, cgroup, self._overrides, pid),
             container_id=names.container_id(cgroup),
+            cgroup_id=cgroup_id,
         )
+        if cgroup_id and process.container_id and len(self._containers) < MAX_PROCESSES:
+            self._containers[cgroup_id] = process.container_id
         return _Entry(process, process.service, stat[0], now_ns)
 
     def _recheck(self, pid: int, entry: _Entry, now_ns: int) -> _Entry | None:

@@ -12,6 +12,7 @@ from deeptrace import __version__, clock
 from deeptrace.agent.batch import BatchMaker
 from deeptrace.agent.capturing import Capturing, give_up_privileges
 from deeptrace.agent.identity import identity
+from deeptrace.agent.kernel_log import KernelLog
 from deeptrace.agent.pidfilter import PidFilter
 from deeptrace.agent.procs import ProcessTable, ProcFiles
 from deeptrace.agent.redact import Redactor
@@ -34,11 +35,11 @@ class Tape:
         self._redactor = Redactor() if redact else None
         self._written: dict[int, ProcessInfo] = {}
 
-    def feed(self, batch: Batch, now_ns: int) -> None:
+    def feed(self, batch: Batch, now_ns: int, _first: int = 0, _max_spans: int = 0) -> int:
         """Append one batch, and what is known of processes that are new in it. Raises CaptureError when the disk refuses."""
         order = batch.order
         if len(order) == 0:
-            return
+            return 0
         records = batch.records[order]
         sizes = records["payload_len"].astype(np.int64)
         payload = gather(batch.payload, batch.payload_at[order], sizes)
@@ -50,6 +51,7 @@ class Tape:
         self._written.update((info.pid, info) for info in new)
         self._writer.write_processes(new)
         self._writer.write(frame)
+        return len(order)
 
     def flush(self, now_ns: int) -> None:
         """Nothing is held here."""
@@ -79,7 +81,7 @@ class Recorder(Capturing):
         give_up_privileges()
         self._source = self._make_source(rings, files, pid_filter)
         self._begin()
-        self.arm(pid_filter)
+        self.arm()
 
     def run(self, seconds: float = 0) -> None:
         """Write records until stop(), or for so many seconds. Raises CaptureError when the disk is full."""
@@ -131,16 +133,22 @@ class Recorder(Capturing):
             filter=pid_filter,
             batches=BatchMaker(processes, host="", boot_id=""),
             counters=self._python_counters,
+            kernel_log=KernelLog() if self._probes and self._probes.report.debug else None,
         )
         source = Source(
             stages,
             drain_ms=self.settings.agent.drain_ms,
             batch_ms=self.settings.ship.batch_ms,
             batch_spans=self.settings.ship.batch_spans,
-            every_second=lambda: None,
+            every_second=self._every_second,
         )
         source.wake_on(self._wake_read)
         return source
+
+    def _every_second(self) -> None:
+        assert self._filters is not None
+        self.live()
+        self._filters.refresh(clock.monotonic_ns())
 
     def _values(self) -> dict[str, int]:
         """All counters of the recording by name."""

@@ -4,24 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from deeptrace.core.wire import SYSCALL_ROWS
+from deeptrace.core.wire import RECORD_FLAGS, SYSCALL_ROWS
 from deeptrace.model import format_address
 
-KINDS = {1: "data", 2: "conn", 3: "proc"}  # enum dt_kind
+KINDS = {1: "data", 2: "conn", 3: "proc", 4: "log"}  # enum dt_kind
 CONN_EVENTS = {1: "connect", 2: "accept", 3: "peer_closed", 4: "closed"}  # enum dt_conn_event
 PROC_EVENTS = {1: "fork", 2: "exec", 3: "exit"}  # enum dt_proc_event
 SYSCALLS = {row[0]: row[1] for row in SYSCALL_ROWS}
-FLAGS = {
-    0x0001: "seq_valid",
-    0x0002: "seq_ambiguous",
-    0x0004: "peek",
-    0x0008: "truncated",
-    0x0010: "read_fault",
-    0x0020: "enter_missed",
-    0x0040: "first",
-    0x0080: "fresh",
-}  # dt_records.h: DT_RECORD_*
-TRANSPORTS = {6: "tcp", 17: "udp"}
+FLAGS = {bit: name for name, bit in RECORD_FLAGS.items()}
+TRANSPORTS = {0: "unix", 6: "tcp", 17: "udp"}
+AF_UNIX = 1
 
 
 def record_dict(record: np.void, clock_offset_ns: int) -> dict[str, Any]:
@@ -39,8 +31,11 @@ def record_dict(record: np.void, clock_offset_ns: int) -> dict[str, Any]:
     }
     if kind != 3:
         found["transport"] = TRANSPORTS.get(int(ends["l4_protocol"]), str(int(ends["l4_protocol"])))
-        found["local"] = _endpoint(ends["local_addr"].tobytes(), int(ends["local_port"]))
-        found["peer"] = _endpoint(ends["peer_addr"].tobytes(), int(ends["peer_port"]))
+        for side in ("local", "peer"):
+            address, port = ends[f"{side}_addr"].tobytes(), int(ends[f"{side}_port"])
+            found[side] = (
+                f"{int.from_bytes(address[:8], 'little'):x}" if int(ends["family"]) == AF_UNIX else _endpoint(address, port)
+            )
         found["tcp_state"] = int(ends["tcp_state"])
     for name in record.dtype.names or ():
         if name not in ("tuple", "kind", "code", "direction", "flags"):

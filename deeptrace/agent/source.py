@@ -12,8 +12,11 @@ import numpy as np
 
 from deeptrace import clock
 from deeptrace.agent.batch import BatchMaker, without_processes
+from deeptrace.agent.kernel_log import KernelLog
+from deeptrace.agent.limits import LimitWriter
 from deeptrace.agent.pidfilter import PidFilter
-from deeptrace.agent.procs import ProcessTable, clean
+from deeptrace.agent.proc_events import Known, openers, process_records
+from deeptrace.agent.procs import ProcessTable
 from deeptrace.agent.sender import Sender
 from deeptrace.core.batch import Batch
 from deeptrace.core.pipeline import Pipeline
@@ -46,6 +49,8 @@ class Stages:
     filter: PidFilter
     batches: BatchMaker
     counters: PythonCounters
+    kernel_log: KernelLog | None = None  # of debug builds of the probes
+    limits: LimitWriter | None = None  # who reads no messages asks for none
 
 
 class Source:
@@ -67,8 +72,7 @@ class Source:
         self._batch_ns = int(batch_ms * MS)
         self._batch_spans = batch_spans
         self._every_second = every_second
-        self._last_comms: dict[int, str] = {}
-        self._fork_times: dict[int, int] = {}
+        self._known: dict[int, Known] = {}  # by their own records: they may be gone before /proc is read
         self._executed: set[int] = set()  # have a new program, but open requests of the old one: read again when they talk
         self._offset_ns = clock.monotonic_to_unix_offset_ns()
         now = clock.monotonic_ns()
@@ -92,11 +96,18 @@ class Source:
         now = clock.monotonic_ns()
         if now - self._shipped_at_ns >= self._batch_ns:
             if not taken:
-                self._stages.pipeline.flush(now - FINAL_AFTER_NS)
+                self._flush(now)
             self.ship()
         if now - self._second_at_ns >= SECOND_NS:
             self._second_at_ns = now
             self._every_second()
+
+    def _flush(self, now_ns: int) -> None:
+        """What is due when no records come."""
+        stages = self._stages
+        stages.pipeline.flush(now_ns - FINAL_AFTER_NS)
+        if stages.limits:
+            stages.limits.take(stages.pipeline.take_limits(), now_ns)
 
     def finish(self) -> None:
         """Move everything that is left, young records too, and close what is open."""
@@ -134,15 +145,34 @@ class Source:
             batch = stages.rings.drain(now, final=final)
             n, n_bytes = len(batch), len(batch.payload)
             taken += n
+            if batch.n_logs:
+                self._show_logs(batch)
             if n:
                 self._follow_processes(batch, now)
-                stages.pipeline.feed(batch, until)
-                if stages.pipeline.gauges()["spans_waiting"] >= self._batch_spans:
-                    self.ship()
+                self._feed(batch, now, until)
             batch.release()
             if n < MAX_RECORDS and n_bytes < FULL_BYTES:
                 break
         return taken
+
+    def _feed(self, batch: Batch, now_ns: int, until_ns: int) -> None:
+        """A batch through the pipeline, in parts that make no more spans than are shipped at once."""
+        stages = self._stages
+        taken = 0
+        while True:
+            taken = stages.pipeline.feed(batch, until_ns, taken, self._batch_spans)
+            if stages.pipeline.gauges()["spans_waiting"] >= self._batch_spans:
+                self.ship()
+            if taken >= len(batch.order):
+                break
+        if stages.limits:
+            stages.limits.take(stages.pipeline.take_limits(), now_ns)
+
+    def _show_logs(self, batch: Batch) -> None:
+        """Take the log records out; they are shown, if somebody wants to see them."""
+        show = self._stages.kernel_log
+        n = show.show(batch) if show else len(batch.take_logs()[0])
+        self._stages.counters.add("records_filtered", n)
 
     def _follow_processes(self, batch: Batch, now_ns: int) -> None:
         """Keep the process table right and take the records of DeepTrace's own processes out of the batch."""
@@ -153,9 +183,10 @@ class Source:
         seen = distinct(records["tgid"][~is_proc])  # processes that talk: most that start and end never do
         for pid in self._executed.intersection(seen):
             self._forget(pid)
-        for pid in seen:
-            if pid and pid not in stages.processes and pid not in stages.filter.own:
-                self._meet(pid, now_ns)
+        new = [pid for pid in seen if pid and pid not in stages.processes and pid not in stages.filter.own]
+        said = openers(batch, new) if new else {}
+        for pid in new:
+            self._meet(pid, now_ns, said.get(pid))
         own = stages.filter.own.intersection(seen)
         if own:
             stages.counters.add("records_filtered", batch.exclude_tgids(own))
@@ -163,13 +194,15 @@ class Source:
             stages.filter.ended(pid)
             self._executed.discard(pid)
             if pid in stages.processes:
-                stages.processes.exited(pid, self._last_comms.get(pid, ""), now_ns)
+                stages.processes.exited(pid, self._known.get(pid, Known()).comm, now_ns)
+            self._known.pop(pid, None)  # what has this pid next is another one
 
-    def _meet(self, pid: int, now_ns: int) -> None:
-        """A process that has not been seen before."""
-        forked_ns = self._fork_times.get(pid)
-        start_ns = None if forked_ns is None else self._stages.processes.files.start_of(forked_ns)
-        process = self._stages.processes.get(pid, now_ns, comm=self._last_comms.get(pid, ""), start_ns=start_ns)
+    def _meet(self, pid: int, now_ns: int, said: Known | None) -> None:
+        """A process that has not been seen before. said: what its connections say of it."""
+        known = said or self._known.get(pid) or Known()
+        processes = self._stages.processes
+        start_ns = processes.files.start_of(known.started_ns) if known.started_ns else None
+        process = processes.get(pid, now_ns, comm=known.comm, start_ns=start_ns, cgroup_id=known.cgroup_id or None)
         if process.comm == OWN_COMM:
             self._stages.filter.deny(pid)
 
@@ -182,13 +215,11 @@ class Source:
         """Forks, execs and exits of this batch; returns the processes that ended."""
         stages = self._stages
         ended = []
-        for code, pid, comm, time_ns in process_records(batch, rows):
-            remember(self._last_comms, pid, comm)  # its end may come in a later batch, when it cannot be read any more
+        for code, pid, known in process_records(batch, rows):
+            remember(self._known, pid, known)  # its end may come in a later batch, when it cannot be read any more
             if code == EXIT:
                 ended.append(pid)
                 continue
-            if code == FORK:
-                remember(self._fork_times, pid, time_ns)
             stages.filter.forget(pid)
             if pid in stages.processes:
                 self.ship()  # under the name that they were made under
@@ -211,15 +242,3 @@ def remember(table: dict[int, T], pid: int, value: T) -> None:
     if len(table) >= MAX_SHORT_LIVED:
         table.pop(next(iter(table)))
     table[pid] = value
-
-
-def process_records(batch: Batch, rows: Any) -> list[tuple[int, int, str, int]]:
-    """(event, process, comm, monotonic ns) of these rows, in the order of time."""
-    in_order = batch.order[np.isin(batch.order, rows)]
-    chosen = batch.records[in_order]
-    columns = (chosen["code"], chosen["tgid"], chosen["exit_ns"], batch.payload_at[in_order], chosen["payload_len"])
-    found = []
-    for code, pid, time_ns, at, size in zip(*(column.tolist() for column in columns), strict=True):
-        comm = batch.payload[at : at + size].tobytes().split(b"\0", 1)[0]
-        found.append((code, pid, clean(comm), time_ns))
-    return found

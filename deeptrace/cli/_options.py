@@ -17,14 +17,23 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
+READER = "read_settings"
+# Which processes and connections are traced: the lists of [capture].
+FILTERS = tuple(field.key for field in fields() if field.section == "capture" and get_origin(field.type) is list)
+
+
 def settings_options(*keys: str, **names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a verb's `command(settings: Settings, ...)`: its `settings` is built from one option per key ("server.data"),
-    --set, --config, the environment and the defaults. names: another option name by key with "_" for "." (server_grpc="--x").
+    --set, --config, the environment and the defaults. A command that also takes `read_settings` gets what reads them again, None
+    without --config: nothing else can change. names: another option name by key with "_" for "." (server_grpc="--x").
     """
     chosen = [field_named(key) for key in keys]
     options = {field.key: names.get(field.key.replace(".", "_"), field.option) for field in chosen}
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        takes_reader = READER in signature.parameters
+
         @functools.wraps(command)
         def with_settings(**arguments: Any) -> Any:
             config = arguments.pop("config")
@@ -35,11 +44,14 @@ def settings_options(*keys: str, **names: str) -> Callable[[Callable[..., Any]],
                     overrides[field.key] = _pairs(value) if get_origin(field.type) is dict else value
                 elif value is not None and not isinstance(value, list):
                     overrides[field.key] = value
-            return command(settings=load(file=config, overrides=overrides), **arguments)
+            read = functools.partial(load, file=config, overrides=overrides)
+            if takes_reader:
+                arguments[READER] = read if config else None
+            return command(settings=read(), **arguments)
 
         parameters = [_parameter(field, options[field.key]) for field in chosen]
         parameters += [_keyword("set", SetOption, None), _keyword("config", ConfigOption, None)]
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+        own = [p for p in signature.parameters.values() if p.name not in ("settings", READER)]
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_settings.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -47,7 +47,9 @@ def clock_time(ns: int) -> str:
     return f"{moment:%H:%M:%S}.{ns % 10**9 // 1000:06d}"
 
 
-def endpoint(address: str, port: int) -> str:
+def endpoint(address: str | None, port: int | None) -> str:
+    if address is None:
+        return "unix"
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

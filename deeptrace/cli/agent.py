@@ -5,12 +5,13 @@ import os
 import pathlib
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
 import typer
 
-from deeptrace.cli._options import JsonOption, settings_options
+from deeptrace.cli._options import FILTERS, JsonOption, settings_options
 from deeptrace.config import Settings
 from deeptrace.errors import UsageError
 
@@ -18,7 +19,7 @@ CONNECT_WAIT_S = 3.0  # before the ready line, for a server that is there; the a
 
 
 @settings_options(
-    "capture.pid", "capture.payload_bytes", "ship.server", "agent.service", "agent.host", "ship.batch_ms", "ship.queue_spans"
+    *FILTERS, "capture.payload_bytes", "ship.server", "agent.service", "agent.host", "ship.batch_ms", "ship.queue_spans"
 )
 def command(
     settings: Settings,
@@ -28,23 +29,28 @@ def command(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="Find the server that runs with this folder.")] = None,
     json: JsonOption = False,
+    read_settings: Callable[[], Settings] | None = None,
 ) -> None:
     """Trace this host and ship its spans to a server, which may be another host.
 
-    The agent runs without a server, too: it holds spans up to --queue-spans, tries again and counts what it drops.
+    The agent runs without a server, too: it holds spans up to --queue-spans, tries again and counts what it drops. With --config,
+    SIGHUP makes it read that file again: filters, limits and the log level change while it runs.
 
     Example:
       deeptrace agent --server 10.0.0.5:4417           trace every process
       deeptrace agent --pid 1234 --data /tmp/try       trace one, for the server of that folder
+      deeptrace agent --comm nginx --deny-port 9090    trace all of one name, but not what they say on one port
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the agent takes over; nothing is attached yet
-    from deeptrace.agent.manager import Agent, StopAsked, stop_on_signals
+    from deeptrace.agent.manager import Agent, StopAsked, follow_signals
 
     place = server_of(data) if data else {}
     address = grpc or place.get("grpc") or settings.ship.server
-    settings = msgspec.structs.replace(settings, ship=msgspec.structs.replace(settings.ship, server=address))
+    settings = with_server(settings, address)
     agent = Agent(settings)
-    stop_on_signals(agent)
+    if read_settings is not None:
+        agent.reload_from(lambda: with_server(read_settings(), address))
+    follow_signals(agent)
     try:
         agent.start()
         connected = agent.wait_connected(CONNECT_WAIT_S)
@@ -68,6 +74,10 @@ def command(
         return
     finally:
         agent.close()
+
+
+def with_server(settings: Settings, address: str) -> Settings:
+    return msgspec.structs.replace(settings, ship=msgspec.structs.replace(settings.ship, server=address))
 
 
 def server_of(data: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json as jsonlib
 from typing import Any
 
+from deeptrace.cli import _probes
 from deeptrace.cli._client import Client, DataOption, ServerOption
 from deeptrace.cli._options import JsonOption, settings_options
 from deeptrace.config import Settings
@@ -15,7 +16,9 @@ STALE_S = 10.0  # an agent that sent no heartbeat for so long is told as silent
 
 @settings_options("capture.python")
 def command(settings: Settings, server: ServerOption = "", data: DataOption = "", json: JsonOption = False) -> int:
-    """Say what is missing on this machine and what to do, and whether anything was lost.
+    """Say what is missing on this machine and what to do, how the probes do, and whether anything was lost.
+
+    The probes are those of the agents that run here, watched for a second; without an agent they are loaded, tested and unloaded.
 
     With a running server it also shows the ledger of each agent: every event that came in is accounted for where it went.
     Exit code 1 when something is missing that tracing needs.
@@ -29,7 +32,8 @@ def command(settings: Settings, server: ServerOption = "", data: DataOption = ""
     found = ask_server(server, data)
     checks = machine.check_machine(settings)
     missing = [check.name for check in checks if check.needed and not check.ok]
-    report = {"machine": machine.as_dicts(checks), "missing": missing, **summary(found)}
+    probes = _probes.look(settings, load=not missing)
+    report = {"machine": machine.as_dicts(checks), "missing": missing, "probes": probes, **summary(found)}
     if json:
         print(jsonlib.dumps(report))
     else:
@@ -90,6 +94,8 @@ def show(report: dict[str, Any]) -> None:
         console.print(check["found"], markup=False)
         if check["advice"]:
             console.print(f"                           -> {check['advice']}", markup=False)
+    for status in report["probes"]:
+        _probes.show(console, status)
     console.print()
     if report["server"] is None:
         console.print("No DeepTrace server answers here; 'deeptrace up' starts one with an agent.")

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from deeptrace.cli._options import JsonOption, settings_options
+from deeptrace.cli._options import FILTERS, JsonOption, settings_options
 from deeptrace.config import Settings
 
 
-@settings_options("capture.pid", "capture.payload_bytes", "agent.service", "agent.host")
+@settings_options(*FILTERS, "capture.payload_bytes", "agent.service", "agent.host")
 def command(
     settings: Settings,
     output: Annotated[

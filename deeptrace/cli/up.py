@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deeptrace.cli import _children
-from deeptrace.cli._options import JsonOption, settings_options
+from deeptrace.cli._options import FILTERS, JsonOption, settings_options
 from deeptrace.config import Settings, assignments
 from deeptrace.errors import DeepTraceError
 
@@ -20,7 +20,7 @@ RESTARTS_WITHIN_S = 60.0
 RESTART_PAUSE_S = 0.2  # for the ports of the dead server to be free again
 
 
-@settings_options("capture.pid", "capture.payload_bytes", "server.data", "server.grpc", "server.http", "agent.service")
+@settings_options(*FILTERS, "capture.payload_bytes", "server.data", "server.grpc", "server.http", "agent.service")
 def command(settings: Settings, json: JsonOption = False) -> int:
     """Trace this machine: start a server and an agent, and stop both with Ctrl-C.
 
@@ -111,7 +111,8 @@ class _Up:
             print(jsonlib.dumps(ready), flush=True)
             return
         option = "" if self.place["http"] == Settings().server.http else f" --server {self.place['http']}"
-        traced = f"{len(self.settings.capture.pid)} processes and their children" if self.settings.capture.pid else "every process"
+        c = self.settings.capture
+        traced = "what the filters allow" if c.pid or c.comm or c.exe or c.cgroup else "every process"
         lines = [
             f"Tracing {traced} of this machine; data in {self.place['data']}, query API at http://{self.place['http']}",
             "",

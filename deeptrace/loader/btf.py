@@ -4,6 +4,7 @@ Follows anonymous structs and nested names; knows no bit fields."""
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import pathlib
 import re
 
@@ -13,8 +14,11 @@ BTF_FILE = "/sys/kernel/btf/vmlinux"
 OFFSET_LINE = re.compile(
     r"^DT_OFFSET(?P<optional>_OPTIONAL)?\(\s*(?P<name>\w+),\s*(?P<struct>\w+),\s*(?P<path>[\w.]+)\s*\)", re.MULTILINE
 )
+TYPE_LINE = re.compile(r"^DT_TYPE\(\s*(?P<name>\w+),\s*(?P<struct>\w+)\s*\)", re.MULTILINE)
+ARGUMENTS_LINE = re.compile(r"^DT_ARGUMENTS\(\s*(?P<name>\w+),\s*(?P<tracepoint>\w+)\s*\)", re.MULTILINE)
+CAST_FUNCTION = "bpf_rdonly_cast"  # since Linux 6.2
 # linux/btf.h
-KIND_STRUCT, KIND_UNION = 4, 5
+KIND_STRUCT, KIND_UNION, KIND_TYPEDEF, KIND_FUNCTION = 4, 5, 8, 12
 SKIPPED_KINDS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag: names for another type
 MAX_DEPTH = 8  # anonymous structs inside one another; sock_common has 2
 
@@ -96,10 +100,23 @@ class KernelTypes:
                     return offset + inner[0], inner[1]
         return None
 
+    def number(self, name: str, kind: int) -> int | None:
+        """The number of a named type; None if this kernel has none."""
+        found = int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
+        return found if found > 0 else None
+
+    def arguments(self, tracepoint: str) -> int:
+        """How many arguments a raw tracepoint has; 0 if this kernel has none of that name."""
+        number = self.number("btf_trace_" + tracepoint, KIND_TYPEDEF)
+        if number is None:
+            return 0
+        pointer, _address = self._type(self._type(number)[0].size_or_type)
+        return self._type(pointer.size_or_type)[0].member_count - 1  # the first one is the kernel's own
+
     def offset(self, struct: str, path: str) -> int | None:
         """Offset in bytes of a field such as ("net", "ns.inum"); None if this kernel has no such field."""
-        number = self._lib.btf__find_by_name_kind(self._btf, struct.encode(), KIND_STRUCT)
-        if number < 0:
+        number = self.number(struct, KIND_STRUCT)
+        if number is None:
             return None
         total = 0
         for name in path.split("."):
@@ -123,5 +140,36 @@ def kernel_offsets(bpf: pathlib.Path) -> dict[str, int]:
                 field = f"struct {line['struct']}.{line['path']}"
                 raise LoadFailure(f"this kernel's BTF has no field {field}; report it with the output of 'uname -r'")
         return offsets
+    finally:
+        types.close()
+
+
+def tracepoint_arguments(bpf: pathlib.Path) -> dict[str, int]:
+    """{name: number} for every line of tracepoints.def."""
+    types = KernelTypes()
+    try:
+        lines = ARGUMENTS_LINE.finditer((bpf / "include" / "tracepoints.def").read_text(encoding="utf-8"))
+        return {line["name"]: types.arguments(line["tracepoint"]) for line in lines}
+    finally:
+        types.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class TypeNumbers:
+    """What typed loads need: the number of the kernel's cast function, and {name: number} for every line of types.def."""
+
+    cast: int
+    types: dict[str, int]
+
+
+def kernel_types(bpf: pathlib.Path) -> TypeNumbers | None:
+    """None where this kernel offers no casts."""
+    types = KernelTypes()
+    try:
+        cast = types.number(CAST_FUNCTION, KIND_FUNCTION)
+        lines = TYPE_LINE.finditer((bpf / "include" / "types.def").read_text(encoding="utf-8"))
+        numbers = {line["name"]: types.number(line["struct"], KIND_STRUCT) for line in lines}
+        known = {name: number for name, number in numbers.items() if number is not None}
+        return TypeNumbers(cast, known) if cast is not None and len(known) == len(numbers) else None
     finally:
         types.close()

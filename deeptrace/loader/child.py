@@ -16,8 +16,8 @@ import time
 import traceback
 from typing import Any
 
-from . import handover
-from .btf import kernel_offsets
+from . import handover, selftest
+from .btf import kernel_offsets, kernel_types, tracepoint_arguments
 from .failure import LAYOUT_GUARD, LoadFailure
 from .headers import write_header_tree
 from .map_calls import map_lookup, map_update
@@ -27,7 +27,7 @@ from .tracefs import ready_tracefs
 OWN_COMM = b"deeptrace"  # what agents recognise DeepTrace's own processes by
 PR_SET_NAME = 15  # linux/prctl.h
 LEARN_TRIES = 20  # a probe is skipped in the rare moment in which another one is interrupted
-TABLE = re.compile(r"^BPF_(?:TABLE\(\"\w+\",[^,]+,[^,]+,\s*|PERF_OUTPUT\()(\w+)", re.MULTILINE)
+TABLE = re.compile(r"^BPF_(?:(?:F_)?TABLE\(\"\w+\",[^,]+,[^,]+,\s*|PERF_OUTPUT\()(\w+)", re.MULTILINE)
 
 
 def check_bcc() -> None:
@@ -39,13 +39,26 @@ def check_bcc() -> None:
         ) from None
 
 
-def compiler_flags(bpf: pathlib.Path, map_sizes: dict[str, int]) -> list[str]:
+def compiler_flags(bpf: pathlib.Path, map_sizes: dict[str, int], *, debug: bool) -> list[str]:
     """Offsets of the kernel's fields and sizes of the maps, as -D flags. -w: BCC's own headers warn."""
-    flags = ["-w"]
+    flags = ["-w", "-DDT_DEBUG"] if debug else ["-w"]
     flags += [f"-DDT_OFF_{name}={offset}" for name, offset in kernel_offsets(bpf).items()]
-    flags += [f"-DDT_MAX_{name}={entries}" for name, entries in map_sizes.items()]
+    flags += [f"-DDT_ARGS_{name}={number}" for name, number in tracepoint_arguments(bpf).items()]
+    most_threads = highest_tid()
+    sizes = {**map_sizes, "THREADS": min(map_sizes["THREADS"], 1 << (most_threads - 1).bit_length())}  # no entry that none can have
+    flags += [f"-DDT_MAX_{name}={entries}" for name, entries in sizes.items()]
     flags += [f"-DDT_MAX_CPUS={max(cpu_numbers('possible')) + 1}"]
+    if most_threads <= sizes["THREADS"]:
+        flags.append("-DDT_THREADS_EXACT")  # each thread has an index of its own
     return flags
+
+
+def highest_tid() -> int:
+    """No thread has a larger number, or the kernel does not say. Who raises kernel.pid_max later has to load the probes again."""
+    try:
+        return int(pathlib.Path("/proc/sys/kernel/pid_max").read_text())
+    except (OSError, ValueError):
+        return 1 << 22  # linux/threads.h: PID_MAX_LIMIT
 
 
 def layout_guards(sizeofs: dict[str, int]) -> str:
@@ -92,7 +105,8 @@ def learn_socket_operations(config_fd: int, request: dict[str, Any]) -> int:
 def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """Everything up to the handover: (report, descriptors in the order of report["fds"]). Raises LoadFailure.
 
-    request: bpf, folder (private, for the header tree), ring_bytes, map_sizes, sizeofs, config_fields, config_bytes."""
+    request: bpf, folder (private, for the header tree), ring_bytes, map_sizes, sizeofs, config_fields, config_bytes;
+    debug: the build that logs; selftest: false leaves it out."""
     started = time.monotonic()
     bpf = pathlib.Path(request["bpf"])
     tracefs, mounted = ready_tracefs()
@@ -102,13 +116,15 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     os.environ["BCC_KERNEL_SOURCE"] = str(tree)
     from .compile import ProbeGroups
 
-    groups = ProbeGroups(bpf, tracefs, compiler_flags(bpf, request["map_sizes"]), layout_guards(request["sizeofs"]))
+    flags = compiler_flags(bpf, request["map_sizes"], debug=bool(request.get("debug")))
+    groups = ProbeGroups(bpf, tracefs, flags, layout_guards(request["sizeofs"]), kernel_types(bpf))
     groups.compile()
     compiled = time.monotonic()
     groups.attach()
     maps = groups.maps(map_names(bpf))
     rings = open_rings(maps["EVENTS"], int(request["ring_bytes"]))
     learned = learn_socket_operations(maps["CONFIG"], request) if "socket_io" in groups.attached else 0
+    tested = selftest.check(groups, maps, rings, learned, request)
     programs = groups.programs()
     links = groups.attachments()
     roles = [["map", name] for name in maps] + [["ring", cpu] for cpu in rings]
@@ -123,6 +139,9 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         "compile_s": round(compiled - started, 3),
         "seconds": round(time.monotonic() - started, 3),
         "socket_fops": learned,
+        "selftest": tested,
+        "debug": bool(request.get("debug")),
+        "ring_bytes": request["ring_bytes"],
         "fds": roles,
     }
     return report, [*maps.values(), *rings.values(), *programs.values(), *links]

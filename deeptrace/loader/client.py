@@ -10,135 +10,23 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from deeptrace.core.wire import CONFIG_DTYPE
 from deeptrace.errors import ProbeError
-from deeptrace.loader import handover, maps
+from deeptrace.loader import handover
 from deeptrace.loader.capabilities import effective_capabilities
 from deeptrace.loader.failure import LAYOUT_GUARD
+from deeptrace.loader.probes import LoadReport, ProbeConfig, Probes
 from deeptrace.resources import shipped_folder
+
+__all__ = ["LoadReport", "ProbeConfig", "Probes", "load_probes"]
 
 LOADER = pathlib.Path(__file__).resolve().parent / "__main__.py"
 REQUIRED_GROUP = "socket_io"  # without it there is nothing to trace
 DETAIL_BYTES = 4000  # of compiler or verifier output kept with an error: its end, where the reason stands
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 LOADER_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}  # nothing of a virtual environment
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """What the probes capture, and the sizes of their maps (preallocated, so they cost memory at once)."""
-
-    all_processes: bool = False
-    payload_bytes: int = 1024
-    head_bytes: int = 4096
-    max_pids: int = 65536  # 64 B each: 4 MB; every process of a busy host
-    max_threads: int = 65536  # threads that move bytes, per direction; 230 B each: 15 MB; twice the default pid_max
-    max_connecting: int = 8192  # connect(2) calls in flight at one moment
-    max_sockets: int = 131072  # 110 B each: 14 MB; the oldest is forgotten first
-
-    def map_sizes(self) -> dict[str, int]:
-        return {
-            "PIDS": self.max_pids,
-            "THREADS": self.max_threads,
-            "CONNECTING": self.max_connecting,
-            "SOCKETS": self.max_sockets,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What was loaded. groups: {group: its tracepoints}; disabled: {group: sentence}; seconds: inside the loader."""
-
-    groups: dict[str, list[str]]
-    disabled: dict[str, str]
-    warnings: list[str]
-    kernel: str
-    btf: str
-    tracefs_mounted: bool
-    compile_s: float
-    seconds: float
-
-
-@dataclass(kw_only=True)
-class Probes:
-    """The loaded probes: all descriptors are owned here, and closing them detaches everything.
-
-    ring_fds: {cpu: perf event}; not mapped yet. map_fds: {name: map}; EVENTS must stay open or the rings are taken out.
-    """
-
-    ring_fds: dict[int, int]
-    map_fds: dict[str, int]
-    program_fds: dict[str, int]
-    keep_fds: list[int]
-    report: LoadReport
-    config: ProbeConfig
-    sizeofs: dict[str, int]
-    socket_fops: int
-    _closed: bool = field(default=False, init=False)
-
-    @property
-    def pids(self) -> maps.PidMap:
-        return maps.PidMap(self.map_fds["PIDS"])
-
-    def arm(self, config: ProbeConfig | None = None) -> None:
-        """Start capturing, or go on with new settings (payload_bytes, head_bytes, all_processes). Set PIDS before."""
-        self.config = config or self.config
-        self._write_config(self.socket_fops)
-
-    def disarm(self) -> None:
-        """Stop capturing; calls in flight are still recorded."""
-        self._write_config(0)
-
-    def _write_config(self, socket_fops: int) -> None:
-        maps.write_config(
-            self.map_fds["CONFIG"],
-            socket_fops=socket_fops,
-            all_processes=self.config.all_processes,
-            payload_bytes=self.config.payload_bytes,
-            head_bytes=self.config.head_bytes,
-        )
-
-    def counters(self) -> npt.NDArray[np.uint64]:
-        """The kernel's counters: uint64 (64,), indexed by the numbers of counters.def."""
-        return maps.read_counters(self.map_fds["COUNTERS"])
-
-    def in_flight(self) -> int:
-        """Data calls that were entered and have not returned: a term of the ledger's first equation."""
-        size = self.sizeofs["dt_inflight"]
-        fds = (self.map_fds["ingress"], self.map_fds["egress"])
-        return sum(maps.count_in_flight(fd, value_bytes=size, max_entries=self.config.max_threads) for fd in fds)
-
-    def map_fill(self) -> dict[str, tuple[int, int]]:
-        """{map: (entries, most entries)} of the hash maps."""
-        shapes = {
-            "PIDS": (4, 4, self.config.max_pids),
-            "ingress": (4, self.sizeofs["dt_inflight"], self.config.max_threads),
-            "egress": (4, self.sizeofs["dt_inflight"], self.config.max_threads),
-            "SOCKETS": (8, self.sizeofs["dt_socket_info"], self.config.max_sockets),
-        }
-        return {
-            name: (maps.count_entries(self.map_fds[name], key_bytes=key, value_bytes=value, max_entries=most), most)
-            for name, (key, value, most) in shapes.items()
-        }
-
-    def recursion_misses(self) -> int:
-        """Runs of the probes that the kernel skipped because another one was active on that CPU."""
-        return sum(maps.recursion_misses(fd) for fd in self.program_fds.values())
-
-    def close(self) -> None:
-        """Detach and free everything. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        # Attachments first, rings last: no probe may run against rings that are gone and count them as full.
-        for fd in [*self.keep_fds, *self.program_fds.values(), *self.map_fds.values(), *self.ring_fds.values()]:
-            os.close(fd)
 
 
 def load_probes(
@@ -148,11 +36,14 @@ def load_probes(
     sizeofs: dict[str, int],
     python: str = "/usr/bin/python3",
     timeout_s: float = 60,
+    debug: bool = False,
+    selftest: bool = True,
 ) -> Probes:
     """Load and attach the probes, unarmed: call Probes.arm() when PIDS is set and the rings are mapped.
 
     ring_bytes_per_cpu: data area, a power of two of pages; sizeofs: deeptrace.core.wire.SIZEOFS. Mapping more than
-    kernel.perf_event_mlock_kb needs CAP_IPC_LOCK: map before dropping capabilities. Raises ProbeError.
+    kernel.perf_event_mlock_kb needs CAP_IPC_LOCK: map before dropping capabilities. debug: the build that logs
+    (ProbeConfig.log_level); selftest: known messages go through every hook first. Raises ProbeError.
     """
     check_privilege()
     page = os.sysconf("SC_PAGE_SIZE")
@@ -167,6 +58,8 @@ def load_probes(
             "sizeofs": sizeofs,
             "config_fields": {name: [offset, kind.itemsize] for name, (kind, offset, *_) in (CONFIG_DTYPE.fields or {}).items()},
             "config_bytes": CONFIG_DTYPE.itemsize,
+            "debug": debug,
+            "selftest": selftest,
         }
         report, fds = run_loader(request, folder=folder, python=python, timeout_s=timeout_s)
     probes = take_over(report, fds, config, sizeofs)
@@ -267,8 +160,11 @@ def take_over(report: dict[str, Any], fds: list[int], config: ProbeConfig, sizeo
             tracefs_mounted=report["tracefs_mounted"],
             compile_s=report["compile_s"],
             seconds=report["seconds"],
+            selftest=report["selftest"],
+            debug=report["debug"],
         ),
         config=config,
         sizeofs=sizeofs,
         socket_fops=report["socket_fops"],
+        ring_bytes=report["ring_bytes"],
     )

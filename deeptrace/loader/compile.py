@@ -3,16 +3,21 @@ others stay. The only file that imports bcc."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import platform
 import re
 from typing import Any
 
+from . import typed
+from .btf import TypeNumbers
 from .failure import LoadFailure
 from .flatten import flatten_groups, probe_files, syscall_names
 from .tracefs import has_tracepoint
 
 FUNCTION = re.compile(r"\bint dt_(?P<kind>enter|exit|raw)_(?P<each>##)?(?P<event>\w+)\(")
+OLDER_NAMES = {"io_uring_submit_req": "io_uring_submit_sqe"}  # raw tracepoints that had another name (before Linux 6.3)
 
 
 class Hook:
@@ -25,7 +30,12 @@ class Hook:
         self.syscall = "" if self.is_raw else event
 
     def exists(self, tracefs: pathlib.Path) -> bool:
-        return self.is_raw or has_tracepoint(tracefs, "syscalls", self.event)
+        """Whether this kernel has the tracepoint; takes its older name if it has that."""
+        if not self.is_raw:
+            return has_tracepoint(tracefs, "syscalls", self.event)
+        if self.event in OLDER_NAMES and not has_tracepoint(tracefs, "*", self.event):
+            self.event = OLDER_NAMES[self.event]
+        return has_tracepoint(tracefs, "*", self.event)
 
 
 def group_hooks(bpf: pathlib.Path, group: str) -> list[Hook]:
@@ -40,8 +50,11 @@ def group_hooks(bpf: pathlib.Path, group: str) -> list[Hook]:
 class ProbeGroups:
     """The compiled and attached probes. disabled: {group: why}; warnings: sentences."""
 
-    def __init__(self, bpf: pathlib.Path, tracefs: pathlib.Path, cflags: list[str], guards: str) -> None:
+    def __init__(
+        self, bpf: pathlib.Path, tracefs: pathlib.Path, cflags: list[str], guards: str, types: TypeNumbers | None = None
+    ) -> None:
         self.bpf = bpf
+        self.types = types
         self.cflags = cflags
         self.guards = guards
         self.disabled: dict[str, str] = {}
@@ -69,27 +82,32 @@ class ProbeGroups:
 
     def compile(self) -> None:
         """Compile all groups, or those that compile. Raises LoadFailure when none does."""
-        from bcc import BPF  # here, so that the rest of the loader says clearly what is missing
-
         groups = list(self.hooks)
         try:
-            self.module = BPF(text=self._text(groups), cflags=self.cflags)
+            self.module = self._build(groups)
             return
         except Exception as e:  # noqa: BLE001 BCC raises plain Exception for every failed compilation
             first = e
         for group in groups:
             try:
-                BPF(text=self._text([group]), cflags=self.cflags)
+                self._build([group])
             except Exception:  # noqa: BLE001
                 self._disable(group, "its probes do not compile")
         if not self.hooks or len(self.hooks) == len(groups):
             raise LoadFailure(
                 "the probes do not compile; reinstall deeptrace and python3-bpfcc, whose versions may not fit together", str(first)
             )
-        self.module = BPF(text=self._text(list(self.hooks)), cflags=self.cflags)
+        self.module = self._build(list(self.hooks))
 
-    def _text(self, groups: list[str]) -> bytes:
-        return (flatten_groups(self.bpf, groups, without=frozenset(self.without)) + self.guards).encode()
+    def _build(self, groups: list[str]) -> Any:
+        """A compiled module of these groups. Raises Exception, as BCC does for every failure."""
+        from bcc import BPF  # here, so that the rest of the loader says clearly what is missing
+
+        text = (flatten_groups(self.bpf, groups, without=frozenset(self.without)) + self.guards).encode()
+        module = BPF(text=text, cflags=self.cflags + typed.flags(self.types, platform.release()))
+        if self.types:
+            typed.put_casts(module, self.types)
+        return module
 
     def _disable(self, group: str, why: str) -> None:
         self.disabled[group] = why
@@ -98,6 +116,12 @@ class ProbeGroups:
     def attach(self) -> None:
         """Load every group into the kernel, then attach what loaded. Raises LoadFailure when nothing did."""
         last = ""
+        if self.types and not self._loads():
+            self.types = None
+            self.warnings.append(
+                "this kernel refuses typed loads; the probes read its memory by calls, which cost some 100 ns more"
+            )
+            self.compile()
         for group in list(self.hooks):
             last = self._load_group(group) or last
         for group, hooks in list(self.hooks.items()):
@@ -112,6 +136,15 @@ class ProbeGroups:
             self.attached[group] = [hook.event for hook in hooks]
         if not self.attached:
             raise LoadFailure(f"no probe could be loaded ({last}); DeepTrace needs CAP_BPF and CAP_PERFMON (run it as root)")
+
+    def _loads(self) -> bool:
+        """Whether the kernel takes the programs of the data calls. What it took stays loaded."""
+        try:
+            for hook in self.hooks.get("socket_io", []):
+                self.module.load_func(hook.function, self.module.RAW_TRACEPOINT if hook.is_raw else self.module.TRACEPOINT)
+        except Exception:  # noqa: BLE001 BCC raises plain Exception for every refused program
+            return False
+        return True
 
     def _load_group(self, group: str) -> str:
         """Load a group's programs. A data call that the kernel refuses is left out alone. Returns the last refusal."""
@@ -145,6 +178,20 @@ class ProbeGroups:
             if fd is not None:
                 os.close(fd)
 
+    def drop(self, group: str, why: str) -> None:
+        """Detach a group that was attached, for a reason that showed later."""
+        self._detach(self.hooks.get(group, []))
+        self.attached.pop(group, None)
+        self._disable(group, why)
+
+    def drop_call(self, syscall: str, why: str) -> None:
+        """Detach one data call; the others of its group stay."""
+        for group, hooks in self.hooks.items():
+            self._detach([hook for hook in hooks if hook.syscall == syscall])
+            self.hooks[group] = [hook for hook in hooks if hook.syscall != syscall]
+            self.attached[group] = [hook.event for hook in self.hooks[group]]
+        self.warnings.append(f"the system call {syscall} is not traced: {why}")
+
     def programs(self) -> dict[str, int]:
         """{function: descriptor} of the attached programs."""
         wanted = {hook.function for hooks in self.hooks.values() for hook in hooks}
@@ -155,5 +202,9 @@ class ProbeGroups:
         return [*self.module.tracepoint_fds.values(), *self.module.raw_tracepoint_fds.values()]
 
     def maps(self, names: list[str]) -> dict[str, int]:
-        """{name: descriptor}."""
-        return {name: self.module[name].map_fd for name in names}
+        """{name: descriptor}, without those of groups that are left out."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(KeyError):
+                found[name] = self.module[name].map_fd
+        return found

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from .sys_numbers import bpf
 
+NO_EXIST = 1  # linux/bpf.h: BPF_NOEXIST
 # linux/bpf.h: enum bpf_cmd
 MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, OBJECT_INFO, MAP_LOOKUP_BATCH = 1, 2, 3, 4, 15, 24
 
@@ -31,6 +32,19 @@ class InfoCall(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_uint32), ("info_bytes", ctypes.c_uint32), ("info", ctypes.c_uint64))
 
 
+class MapInfo(ctypes.Structure):
+    """struct bpf_map_info up to its flags (linux/bpf.h)."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_bytes", ctypes.c_uint32),
+        ("value_bytes", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
 class BatchCall(ctypes.Structure):
     """union bpf_attr of BPF_MAP_LOOKUP_BATCH."""
 
@@ -46,8 +60,10 @@ class BatchCall(ctypes.Structure):
     )
 
 
-def _element(command: int, fd: int, key: ctypes.Array[ctypes.c_char] | None, value: ctypes.Array[ctypes.c_char] | None) -> None:
-    call = ElementCall(map_fd=fd)
+def _element(
+    command: int, fd: int, key: ctypes.Array[ctypes.c_char] | None, value: ctypes.Array[ctypes.c_char] | None, flags: int = 0
+) -> None:
+    call = ElementCall(map_fd=fd, flags=flags)
     call.key = ctypes.addressof(key) if key is not None else 0
     call.value = ctypes.addressof(value) if value is not None else 0
     bpf(command, call)
@@ -56,6 +72,37 @@ def _element(command: int, fd: int, key: ctypes.Array[ctypes.c_char] | None, val
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set an entry. Raises OSError (E2BIG: the map is full)."""
     _element(MAP_UPDATE, fd, ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value)))
+
+
+def map_offer(fd: int, key: bytes, value: bytes) -> bool:
+    """Set an entry; False when the map is full."""
+    try:
+        map_update(fd, key, value)
+    except OSError as e:
+        if e.errno in (errno.E2BIG, errno.ENOMEM):
+            return False
+        raise
+    return True
+
+
+def map_insert(fd: int, key: bytes, value: bytes) -> bool:
+    """Add an entry to a hash map; False when it is there already, or the map is full."""
+    try:
+        _element(
+            MAP_UPDATE, fd, ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value)), NO_EXIST
+        )
+    except OSError as e:
+        if e.errno in (errno.EEXIST, errno.E2BIG, errno.ENOMEM):
+            return False
+        raise
+    return True
+
+
+def map_info(fd: int) -> MapInfo:
+    """Type and sizes of a map."""
+    info = MapInfo()
+    bpf(OBJECT_INFO, InfoCall(fd=fd, info_bytes=ctypes.sizeof(info), info=ctypes.addressof(info)))
+    return info
 
 
 def map_lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:

@@ -3,77 +3,138 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from deeptrace.core.wire import CONFIG_DTYPE
+from deeptrace.core.wire import CALL_BLOCKED, CONFIG_DTYPE, COUNTS_DTYPE, LIMIT_DTYPE, PID_DENY, PID_FOLLOW, PID_TRACE, THREAD_DTYPE
 from deeptrace.loader import map_calls
-from deeptrace.loader.rings import cpu_numbers
 from deeptrace.loader.sys_numbers import bpf
 
-KERNEL_COUNTERS = 64  # counters.def: 1-63 are the kernel's
-TRACE, DENY, FOLLOW = 1, 2, 4  # dt_records.h: DT_PID_*
-TID = struct.Struct("=I")
+TRACE, DENY, FOLLOW = PID_TRACE, PID_DENY, PID_FOLLOW
+WORD = struct.Struct("=I")
+LONG = struct.Struct("=Q")
+HASHES = (1, 5, 9)  # linux/bpf.h: BPF_MAP_TYPE_HASH, _PERCPU_HASH, _LRU_HASH
 
 
 class PidMap:
-    """Map PIDS: which processes are traced. flags: TRACE, DENY, FOLLOW (children inherit the value)."""
+    """Map PIDS: which processes are traced. flags: TRACE, DENY, FOLLOW (children inherit the value). changed: called after every
+    change, so that no verdict of before stays in force."""
+
+    def __init__(self, fd: int, changed: Callable[[], None]) -> None:
+        self._fd = fd
+        self._changed = changed
+
+    def set(self, pid: int, flags: int) -> None:
+        """Raises OSError (E2BIG) when the map is full."""
+        map_calls.map_update(self._fd, WORD.pack(pid), WORD.pack(flags))
+        self._changed()
+
+    def delete(self, pid: int) -> bool:
+        found = map_calls.map_delete(self._fd, WORD.pack(pid))
+        if found:
+            self._changed()
+        return found
+
+    def get(self, pid: int) -> int | None:
+        value = map_calls.map_lookup(self._fd, WORD.pack(pid), WORD.size)
+        return None if value is None else int(WORD.unpack(value)[0])
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        for key in map_calls.map_keys(self._fd, WORD.size):
+            value = map_calls.map_lookup(self._fd, key, WORD.size)
+            if value is not None:
+                yield int(WORD.unpack(key)[0]), int(WORD.unpack(value)[0])
+
+
+class LimitMap:
+    """Map LIMITS: how many bytes of each call of one connection are captured. The probes remove what they no longer need."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def set(self, pid: int, flags: int) -> None:
-        """Raises OSError (E2BIG) when the map is full."""
-        map_calls.map_update(self._fd, TID.pack(pid), TID.pack(flags))
+    def set(self, socket: int, payload_limit: int, local_port: int, peer_port: int) -> bool:
+        """socket: address of struct sock, as records give it; payload_limit: bytes per call, LIMIT_DEFAULT or LIMIT_MUTE. False
+        when the map is full: then the connection keeps the limit it has."""
+        row = np.zeros(1, LIMIT_DTYPE)
+        row["payload_limit"], row["local_port"], row["peer_port"] = payload_limit, local_port, peer_port
+        return map_calls.map_offer(self._fd, LONG.pack(socket), row.tobytes())
 
-    def delete(self, pid: int) -> bool:
-        return map_calls.map_delete(self._fd, TID.pack(pid))
+    def delete(self, socket: int) -> bool:
+        return map_calls.map_delete(self._fd, LONG.pack(socket))
 
-    def get(self, pid: int) -> int | None:
-        value = map_calls.map_lookup(self._fd, TID.pack(pid), TID.size)
-        return None if value is None else int(TID.unpack(value)[0])
-
-    def items(self) -> Iterator[tuple[int, int]]:
-        for key in map_calls.map_keys(self._fd, TID.size):
-            value = map_calls.map_lookup(self._fd, key, TID.size)
-            if value is not None:
-                yield int(TID.unpack(key)[0]), int(TID.unpack(value)[0])
-
-
-def read_counters(fd: int) -> npt.NDArray[np.uint64]:
-    """Map COUNTERS summed over all CPUs: uint64 (64,), indexed by the numbers of counters.def."""
-    n_cpus = max(cpu_numbers("possible")) + 1
-    totals = np.zeros(KERNEL_COUNTERS, np.uint64)
-    for number in range(1, KERNEL_COUNTERS):
-        value = map_calls.map_lookup(fd, struct.pack("=i", number), 8 * n_cpus)
-        if value is not None:
-            totals[number] = np.frombuffer(value, np.uint64).sum()
-    return totals
+    def get(self, socket: int) -> tuple[int, int, int] | None:
+        """(payload_limit, local_port, peer_port)."""
+        value = map_calls.map_lookup(self._fd, LONG.pack(socket), LIMIT_DTYPE.itemsize)
+        if value is None:
+            return None
+        row = np.frombuffer(value, LIMIT_DTYPE)[0]
+        return int(row["payload_limit"]), int(row["local_port"]), int(row["peer_port"])
 
 
-def write_config(fd: int, *, socket_fops: int, all_processes: bool, payload_bytes: int, head_bytes: int) -> None:
-    """Set map CONFIG; the probes follow it from the next call on. socket_fops 0 disarms them."""
+class MappedArray:
+    """An array map of structures that the probes write, read in place. Its pages are the kernel's own and never copied."""
+
+    def __init__(self, fd: int, dtype: np.dtype[np.void]) -> None:
+        """Raises OSError when the kernel does not let it be mapped."""
+        self.n_entries = map_calls.map_info(fd).max_entries
+        n_bytes = -(-self.n_entries * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(fd, n_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self.rows: npt.NDArray[np.void] = np.frombuffer(self._memory, dtype, self.n_entries)
+
+    def close(self) -> None:
+        """Unmap. No row may be used any more."""
+        self.rows = np.zeros(0, self.rows.dtype)
+        self._memory.close()
+
+
+def map_counts(fd: int) -> MappedArray:
+    """Map COUNTERS by CPU."""
+    return MappedArray(fd, COUNTS_DTYPE)
+
+
+def map_threads(fd: int) -> MappedArray:
+    """Map THREADS."""
+    return MappedArray(fd, THREAD_DTYPE)
+
+
+def sum_counts(counts: MappedArray) -> npt.NDArray[np.uint64]:
+    """The counters over all CPUs: uint64 (64,), indexed by the numbers of counters.def."""
+    total: npt.NDArray[np.uint64] = counts.rows["value"].sum(axis=0, dtype=np.uint64)
+    return total
+
+
+def threads_in_call(rows: npt.NDArray[np.void]) -> int:
+    """Threads whose call was counted at its enter and has not returned. rows: THREAD_DTYPE (n,)."""
+    entered = np.flatnonzero(rows["enter_ns"])  # few; all else is looked at for those only
+    return int(np.count_nonzero(rows["call_flags"][entered] & CALL_BLOCKED == 0))
+
+
+def read_threads(fd: int) -> npt.NDArray[np.void]:
+    """Map THREADS_MORE, copied: THREAD_DTYPE (n,)."""
+    most = map_calls.map_info(fd).max_entries
+    _keys, values = map_calls.map_read_all(fd, key_bytes=WORD.size, value_bytes=THREAD_DTYPE.itemsize, max_entries=most)
+    return np.frombuffer(values, THREAD_DTYPE)
+
+
+def write_config(fd: int, **fields: int) -> None:
+    """Set map CONFIG, fields that are not named to 0; the probes follow it from the next call on."""
     row = np.zeros(1, CONFIG_DTYPE)
-    row["socket_fops"] = socket_fops
-    row["all_processes"] = int(all_processes)
-    row["payload_bytes"] = payload_bytes
-    row["head_bytes"] = head_bytes
+    for name, value in fields.items():
+        row[name] = value
     map_calls.map_update(fd, struct.pack("=i", 0), row.tobytes())
 
 
-def count_entries(fd: int, *, key_bytes: int, value_bytes: int, max_entries: int) -> int:
-    """Entries of a hash map now."""
-    keys, _values = map_calls.map_read_all(fd, key_bytes=key_bytes, value_bytes=value_bytes, max_entries=max_entries)
-    return len(keys) // key_bytes
-
-
-def count_in_flight(fd: int, *, value_bytes: int, max_entries: int) -> int:
-    """Calls in flight in map ingress or egress: entries whose enter_ns, their first field, is not 0."""
-    _keys, values = map_calls.map_read_all(fd, key_bytes=TID.size, value_bytes=value_bytes, max_entries=max_entries)
-    return int(np.count_nonzero(np.frombuffer(values, np.uint64).reshape(-1, value_bytes // 8)[:, 0]))
+def fill(fd: int) -> tuple[int, int] | None:
+    """(entries, most entries) of a hash map; None for maps of other types."""
+    info = map_calls.map_info(fd)
+    if info.type not in HASHES:
+        return None
+    keys, _values = map_calls.map_read_all(fd, key_bytes=info.key_bytes, value_bytes=info.value_bytes, max_entries=info.max_entries)
+    return len(keys) // info.key_bytes, int(info.max_entries)
 
 
 class ProgramInfo(ctypes.Structure):

@@ -18,6 +18,7 @@ cdef class Batch:
     cdef uint32_t capacity
     cdef uint32_t n
     cdef uint32_t n_ordered
+    cdef uint32_t n_log_records
     cdef uint64_t arena_bytes
     cdef uint64_t used_bytes
     cdef list pool

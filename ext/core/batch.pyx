@@ -8,9 +8,9 @@ from libc.string cimport memcpy
 
 import numpy as np
 
-from deeptrace.core.wire import RECORD_DTYPE
+from deeptrace.core.wire import LOG_DTYPE, RECORD_DTYPE
 
-from dt_wire cimport DT_EGRESS, DT_KIND_DATA, dt_record
+from dt_wire cimport DT_EGRESS, DT_KIND_DATA, DT_KIND_LOG, dt_record
 
 cdef enum:
     MOVES_PER_RECORD = 16  # records are nearly sorted; beyond this many moves a merge sort is cheaper
@@ -95,7 +95,7 @@ cdef class Batch:
         return batch
 
     cdef void reset(self) noexcept:
-        self.n = self.n_ordered = 0
+        self.n = self.n_ordered = self.n_log_records = 0
         self.used_bytes = 0
 
     def point(self):
@@ -111,9 +111,11 @@ cdef class Batch:
         cdef uint32_t i
         cdef uint32_t *scratch
         cdef dt_record *r
+        self.n_log_records = 0
         with nogil:
             for i in range(self.n):
                 r = &self.record[i]
+                self.n_log_records += r.kind == DT_KIND_LOG
                 self.key[i] = r.enter_ns if r.kind == DT_KIND_DATA and r.direction == DT_EGRESS else r.exit_ns
                 self.rank[i] = i
             if not sort_by_inserting(self.rank, self.key, self.n):
@@ -146,6 +148,28 @@ cdef class Batch:
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def n_logs(self) -> int:
+        """Log records, as long as they are in `order`."""
+        return self.n_log_records
+
+    def take_logs(self):
+        """Take the log records out of `order`, so that no later stage sees them. Returns (RECORD_DTYPE (n,), LOG_DTYPE (n,)),
+        by time, copied."""
+        order = self.order
+        is_log = self.records["kind"][order] == DT_KIND_LOG
+        rows = order[is_log]
+        records = self.records[rows]
+        logs = np.zeros(len(rows), LOG_DTYPE)
+        for i, (at, size) in enumerate(zip(self.payload_at[rows].tolist(), records["payload_len"].tolist(), strict=True)):
+            if size >= LOG_DTYPE.itemsize:
+                logs[i : i + 1] = self.payload[at : at + LOG_DTYPE.itemsize].view(LOG_DTYPE)
+        kept = order[~is_log]
+        self.order_store[: len(kept)] = kept
+        self.n_ordered = len(kept)
+        self.n_log_records = 0
+        return records, logs
 
     def exclude_tgids(self, tgids) -> int:
         """Take the records of these processes out of `order`, so that no later stage sees them; returns how many."""

@@ -3,17 +3,17 @@
 
 from libc.errno cimport ECONNABORTED, ECONNRESET, EPIPE, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from deeptrace.core.carry cimport hints_clear
 from deeptrace.core.counters cimport *
+from deeptrace.core.limits cimport limit_mute, limit_reset, limits_sweep
+from deeptrace.core.messages cimport stream_end_lost, stream_restart
 from deeptrace.core.order cimport expire_hold, force_hold, sequence
-from deeptrace.core.stream cimport stream_end_lost, stream_finish, stream_restart
+from deeptrace.core.stream cimport stream_finish
 from deeptrace.core.table cimport *
 from dt_message cimport *
 from dt_wire cimport *
-
-cdef enum:
-    IPPROTO_TCP_NUMBER = 6
 
 cdef uint64_t FIN_QUIET_NS = 200_000_000  # after the peer's FIN: bytes still in the socket are read within it
 
@@ -61,6 +61,8 @@ cdef void unlink_closing(flow_table *t, flow *f) noexcept nogil:
 cdef void evict_oldest(flow_table *t) noexcept nogil:
     cdef flow *f = flow_at(t, t.lru_first)
     t.counters[DT_COUNT_FLOWS_EVICTED] += 1
+    if f.capture == CAPTURE_RAISED:
+        limit_reset(t, f)
     flow_end(t, f, DT_CAUSE_NONE, f.last_ns)
 
 
@@ -77,6 +79,34 @@ cdef flow *open_flow(flow_table *t, const dt_record *r, uint64_t hash) noexcept 
     return f
 
 
+cdef bint has_other_peer(const flow *f, const dt_record *r) noexcept nogil:
+    """Of a unix socket, whose key is the socket alone: whether this is another connection. Without a peer it cannot be told."""
+    cdef uint64_t nobody = 0
+    if not is_unix(&r.tuple):
+        return False
+    if r.kind == DT_KIND_CONN and (f.streams[0].started or f.streams[1].started) and f.last_ns < r.exit_ns:
+        return True  # it begins, and bytes have been moved before
+    return memcmp(f.tuple.peer_addr, r.tuple.peer_addr, 8) and memcmp(r.tuple.peer_addr, &nobody, 8)
+
+
+cdef bint is_another(const flow *f, const dt_record *r, uint8_t d) noexcept nogil:
+    """Whether the record is of another connection on the same socket address, whose predecessor's end was not seen."""
+    if f.streams[d].started == 1 and r.flags & DT_RECORD_FIRST:
+        if r.flags & DT_RECORD_FRESH:
+            return True
+        if r.flags & DT_RECORD_COUNTED and r.seq_exit == <uint32_t> r.result:
+            return True  # or the same, but the probes had forgotten it and count from 0 again
+    return has_other_peer(f, r)
+
+
+cdef void supersede(flow_table *t, flow *f) noexcept nogil:
+    """The socket's address is another connection's now. For unix sockets that is how an end is seen."""
+    cdef uint8_t cause = DT_CAUSE_CLOSED if is_unix(&f.tuple) else DT_CAUSE_NONE
+    if is_unix(&f.tuple):
+        limit_reset(t, f)  # a wish may have come too late, and then holds for the new connection: it has no ports to tell them apart
+    flow_end(t, f, f.cause if f.closing else cause, f.closing_ns if f.closing else f.last_ns)
+
+
 cdef void take_data(flow_table *t, const dt_record *r, const uint8_t *p) noexcept nogil:
     cdef uint64_t key_ns = r.enter_ns if r.direction == DT_EGRESS else r.exit_ns
     cdef uint64_t hash
@@ -86,7 +116,7 @@ cdef void take_data(flow_table *t, const dt_record *r, const uint8_t *p) noexcep
     if r.result <= 0 or d > 1:
         return
     t.counters[DT_COUNT_BYTES_IN] += <uint32_t> r.result
-    if r.tuple.l4_protocol != IPPROTO_TCP_NUMBER:
+    if not is_stream(&r.tuple):  # no flow is made: a server of names has more peers than the table has room
         t.counters[DT_COUNT_BYTES_DATAGRAM] += <uint32_t> r.result
         return
     if r.flags & DT_RECORD_PEEK:
@@ -94,9 +124,9 @@ cdef void take_data(flow_table *t, const dt_record *r, const uint8_t *p) noexcep
         return
     hash = flow_hash(r.socket, &r.tuple, r.netns)
     f = flow_find(t, hash, r.socket, &r.tuple)
-    if f != NULL and f.streams[d].started == 1 and r.flags & DT_RECORD_FIRST and r.flags & DT_RECORD_FRESH:
-        flow_end(t, f, f.cause if f.closing else DT_CAUSE_NONE, f.closing_ns if f.closing else f.last_ns)
-        f = NULL  # another connection on the same socket address; the end of the last one was not seen
+    if f != NULL and is_another(f, r, d):
+        supersede(t, f)
+        f = NULL
     if f == NULL:
         f = open_flow(t, r, hash)
         if f == NULL:
@@ -110,7 +140,7 @@ cdef void take_data(flow_table *t, const dt_record *r, const uint8_t *p) noexcep
     now.tid = r.tid
     now.tgid = r.tgid
     now.marks = DT_MARK_AMBIGUOUS if r.flags & (DT_RECORD_SEQ_AMBIGUOUS | DT_RECORD_ENTER_MISSED) else 0
-    if not r.flags & DT_RECORD_SEQ_VALID:
+    if not r.flags & (DT_RECORD_SEQ_VALID | DT_RECORD_COUNTED):
         now.marks |= DT_MARK_NO_SEQ
     flow_touch(t, f)
     if f.tgid != r.tgid and r.tgid:
@@ -120,6 +150,8 @@ cdef void take_data(flow_table *t, const dt_record *r, const uint8_t *p) noexcep
     f.last_direction = d
     if r.exit_ns > f.last_ns:
         f.last_ns = r.exit_ns
+    if f.state == UNKNOWN or f.state == UPGRADED:
+        limit_mute(t, f, r.exit_ns)
 
 
 cdef void before_bytes(flow_table *t, flow *f, uint8_t d, uint64_t key_ns) noexcept nogil:
@@ -153,13 +185,13 @@ cdef void before_bytes(flow_table *t, flow *f, uint8_t d, uint64_t key_ns) noexc
 cdef void take_conn(flow_table *t, const dt_record *r) noexcept nogil:
     cdef uint64_t hash
     cdef flow *f
-    if r.tuple.l4_protocol != IPPROTO_TCP_NUMBER:
+    if not is_stream(&r.tuple):
         return
     hash = flow_hash(r.socket, &r.tuple, r.netns)
     f = flow_find(t, hash, r.socket, &r.tuple)
     if r.code == DT_CONN_CONNECT or r.code == DT_CONN_ACCEPT:
-        if f != NULL and (f.closing or f.role != ROLE_UNSEEN):
-            flow_end(t, f, f.cause, f.closing_ns if f.closing else f.last_ns)
+        if f != NULL and (f.closing or f.role != ROLE_UNSEEN or has_other_peer(f, r)):
+            supersede(t, f)
             f = NULL
         if f == NULL:
             f = open_flow(t, r, hash)
@@ -248,6 +280,7 @@ cdef void flows_flush(flow_table *t, uint64_t now_ns) noexcept nogil:
         i = following
     while t.lru_first != NO_FLOW and flow_at(t, t.lru_first).last_ns + t.idle_ns <= now_ns:
         evict_oldest(t)
+    limits_sweep(t, now_ns)
 
 
 cdef void flows_finish(flow_table *t) noexcept nogil:

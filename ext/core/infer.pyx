@@ -6,7 +6,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from deeptrace.core.carry cimport carry_append, carry_bytes, carry_drop
 from deeptrace.core.counters cimport *
-from deeptrace.core.stream cimport stream_lose, stream_take
+from deeptrace.core.messages cimport stream_lose
+from deeptrace.core.stream cimport stream_take
 from deeptrace.core.table cimport *
 from dt_message cimport *
 from dt_proto cimport *

@@ -113,24 +113,26 @@ cdef void sequence(flow_table *t, flow *f, const dt_record *r, const uint8_t *p,
     cdef stream *s = &f.streams[d]
     cdef uint32_t size = <uint32_t> r.result
     cdef uint32_t captured = r.payload_len if r.payload_len < size else size
-    cdef uint32_t at32 = r.seq_enter if d == DT_INGRESS else r.seq_exit - size
+    cdef uint32_t at32 = r.seq_enter if d == DT_INGRESS and not r.flags & DT_RECORD_ENTER_MISSED else r.seq_exit - size
+    cdef bint placed = (r.flags & (DT_RECORD_SEQ_VALID | DT_RECORD_COUNTED)) != 0
     cdef bint proven = not r.flags & DT_RECORD_SEQ_AMBIGUOUS
     cdef bint first = not r.flags & DT_RECORD_FRESH or r.flags & DT_RECORD_FIRST
-    cdef bint alone = r.tid and not s.many_tids and s.tid == r.tid  # the calls of one thread come in order; packets have none
+    cdef bint rings = (r.flags & DT_RECORD_URING) != 0  # what one thread submits runs beside what it calls
+    cdef bint alone = r.tid and not rings and not s.many_tids and s.tid == r.tid  # one thread's calls come in order; packets have none
     cdef uint64_t position, earliest
-    s.many_tids = s.many_tids or (s.started and s.tid != r.tid)
+    s.many_tids = s.many_tids or rings or (s.started and s.tid != r.tid)
     s.tid = r.tid
     if not s.started:
         s.started = 1 if first or f.mid_stream else 2
-        s.next_at = EPOCH + (at32 if r.flags & DT_RECORD_SEQ_VALID else 0)
+        s.next_at = EPOCH + (at32 if placed else 0)
     position = s.next_at
-    if r.flags & DT_RECORD_SEQ_VALID:
+    if placed:
         position += <uint64_t> <int32_t> (at32 - <uint32_t> s.next_at)
     earliest = position
     if s.started == 2 and first:
         s.started = 1
         s.next_at = position
-    if not proven and r.flags & DT_RECORD_SEQ_VALID:
+    if not proven and placed and not r.flags & DT_RECORD_ENTER_MISSED:
         if d == DT_EGRESS:
             earliest = s.next_at + <uint64_t> <int32_t> (r.seq_enter - <uint32_t> s.next_at)
         elif position <= s.next_at and s.next_at <= position + (r.seq_exit - r.seq_enter - size):

@@ -34,7 +34,12 @@ LINGER_NS = 20 * MS  # a closed connection's last reads may be seen after its en
 IDLE_NS = 900_000 * MS  # a flow without a byte: keepalives of servers are shorter
 MAX_FLOWS = 32_768  # about 1.5 KB each
 MAX_OPEN_REQUESTS = 65_536  # over all flows; about 700 B each with attributes
+MAX_RAISED = 1024  # flows with a raised payload limit: one call of each at 16 KiB is a quarter of the rings
 MEMORY_BYTES = 256 << 20  # carried bytes and held calls; open requests have half as much of their own
+
+
+# What is asked of the probes for one connection: bytes per call, or one of DT_LIMIT_* of dt_records.h.
+WISH_DTYPE = np.dtype([("socket", "<u8"), ("limit", "<u4"), ("local_port", "<u2"), ("peer_port", "<u2")])
 
 
 class SpanRows(NamedTuple):
@@ -63,7 +68,8 @@ cdef object copied(const void *source, size_t n, object dtype):
 cdef class Pipeline:
     """protocols: those to look for; boot_id: enters span ids; counters: where all stages count. Limits and times as named
     above. capture_start_ns: when the probes were armed (0: the first record); a connection that was quiet for quiet_ns
-    after it has no unseen request under way. Raises MemoryError; then the pipeline is not to be used any more."""
+    after it has no unseen request under way. payload_bytes, payload_max_bytes: what the probes capture of a call by default and
+    at the most; 0: no limits are asked for. Raises MemoryError; then the pipeline is not to be used any more."""
 
     cdef flow_table table
     cdef pairing pairs
@@ -75,7 +81,8 @@ cdef class Pipeline:
                   uint64_t hold_ns=HOLD_NS, uint64_t quiet_ns=QUIET_NS, uint64_t early_ns=EARLY_NS,
                   uint64_t linger_ns=LINGER_NS, uint64_t idle_ns=IDLE_NS, uint32_t max_flows=MAX_FLOWS,
                   uint32_t max_open_requests=MAX_OPEN_REQUESTS, uint64_t memory_bytes=MEMORY_BYTES,
-                  uint64_t capture_start_ns=0):
+                  uint64_t capture_start_ns=0, uint32_t payload_bytes=0, uint32_t payload_max_bytes=0,
+                  uint32_t max_raised=MAX_RAISED):
         cdef bytes boot = boot_id.encode()
         cdef uint64_t boot_hash = hash_finish(hash_bytes(0, <const uint8_t *> <const char *> boot, <uint32_t> len(boot)))
         memset(&self.table, 0, sizeof(flow_table))
@@ -91,6 +98,8 @@ cdef class Pipeline:
         self.table.linger_ns = linger_ns
         self.table.idle_ns = idle_ns
         self.table.capture_start_ns = capture_start_ns
+        self.set_payload(payload_bytes, payload_max_bytes)
+        self.table.max_raised = max_raised
         self.table.drain = drain
         self.table.drain_context = &self.pairs
         pairing_init(&self.pairs, &self.table, &self.out, memory_bytes // 2)
@@ -120,19 +129,27 @@ cdef class Pipeline:
             raise MemoryError("no memory for messages and spans")
         return 0
 
-    def feed(self, Batch batch not None, uint64_t now_ns):
-        """Take a batch in its order; its memory is not needed afterwards. now_ns: CLOCK_MONOTONIC, at least the time up to
-        which the batch is final; what is due by then is done."""
-        cdef uint32_t i, k
-        self.table.counters[DT_COUNT_RECORDS_TAKEN] += batch.n_ordered
+    def feed(self, Batch batch not None, uint64_t now_ns, uint32_t first=0, uint32_t max_spans=0):
+        """Take a batch in its order, from row `first` of that on; its memory is not needed afterwards. now_ns: CLOCK_MONOTONIC, at
+        least the time up to which the batch is final; what is due by then is done. Returns the rows taken so far: all, or fewer
+        when max_spans wait for take(): then it must be called again, from there on. (A batch may hold half a million messages.)"""
+        cdef uint32_t k, i = first
         with nogil:
-            for i in range(batch.n_ordered):
+            while i < batch.n_ordered:
                 k = batch.rank[i]
                 flow_record(&self.table, &batch.record[k], batch.arena + batch.at[k])
+                i += 1
                 if self.table.n_rows >= ROWS_PER_DRAIN:
                     pair_rows(&self.pairs)
+                    if max_spans and self.out.n_spans >= max_spans:
+                        break
             pair_rows(&self.pairs)
-        self.flush(now_ns)
+        self.table.counters[DT_COUNT_RECORDS_TAKEN] += i - first
+        if i < batch.n_ordered:
+            self.check()
+        else:
+            self.flush(now_ns)
+        return i
 
     def flush(self, uint64_t now_ns):
         """Do what is due at now_ns: bytes held too long, timeouts, closed and idle connections."""
@@ -169,14 +186,27 @@ cdef class Pipeline:
         outbox_clear(&self.out)
         return rows
 
+    def set_payload(self, uint32_t payload_bytes, uint32_t payload_max_bytes):
+        """Follow other settings of what the probes capture; as the arguments of the constructor."""
+        self.table.payload_bytes = payload_bytes
+        self.table.payload_max_bytes = payload_max_bytes
+
+    def take_limits(self):
+        """What is asked of the probes since the last call, WISH_DTYPE (n,), in this order. Later ones of a socket count."""
+        wishes = copied(self.table.wishes, self.table.n_wishes, WISH_DTYPE)
+        self.table.n_wishes = 0
+        return wishes
+
     def gauges(self) -> dict:
-        """What is under way now: the ledger's bytes_carried, requests_open, responses_open; flows, spans_waiting for take(),
-        memory_bytes of carried bytes and open requests."""
+        """What is under way now: the ledger's bytes_carried, requests_open, responses_open; flows, those of them that are muted and
+        raised; spans_waiting for take(); memory_bytes of carried bytes and open requests."""
         return {
             "bytes_carried": self.table.carried_bytes,
             "requests_open": self.pairs.n_open,
             "responses_open": self.pairs.n_answers_open,
             "flows": self.table.n_flows,
+            "flows_muted": self.table.n_muted,
+            "flows_raised": self.table.n_raised,
             "spans_waiting": self.out.n_spans,
             "memory_bytes": self.table.pool.chunk_bytes + self.pairs.pool.chunk_bytes,
         }

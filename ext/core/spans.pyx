@@ -41,7 +41,7 @@ cdef extern from *:
     	return 0;
     }
     """
-    enum: DT_KEY_SPAN_NAME, DT_KEY_ERROR_TYPE
+    enum: DT_KEY_SPAN_NAME, DT_KEY_ERROR_TYPE, DT_KEY_NETWORK_TRANSPORT
     bint dt_attribute_is_number(uint16_t key) nogil
 
 cdef enum:
@@ -137,6 +137,35 @@ cdef void attributes_write(outbox *o, dt_span *span, const uint8_t *blob, uint32
         at += head[1]
 
 
+cdef void attribute_add(outbox *o, dt_span *span, uint16_t key, const char *text) noexcept nogil:
+    """One attribute that no message names; there is room for MAX_ATTRIBUTES of a span."""
+    cdef dt_attribute *row = &o.attributes[o.n_attributes]
+    row.key = key
+    row.text = intern(&o.strings, <const uint8_t *> text, <uint32_t> strlen(text))
+    row.number = 0
+    o.n_attributes += 1
+    span.attr_count += 1
+
+
+cdef void fill_ends(outbox *o, dt_span *span, const flow *f) noexcept nogil:
+    """Who talks to whom. Of unix sockets only that two ends are each other's: addresses of the kernel are nobody's business."""
+    cdef uint64_t ends[2]
+    span.netns = f.netns
+    span.connection_id = f.connection_id
+    span.local_port = f.tuple.local_port
+    span.peer_port = f.tuple.peer_port
+    if not is_unix(&f.tuple):
+        memcpy(span.local_addr, f.tuple.local_addr, 16)
+        memcpy(span.peer_addr, f.tuple.peer_addr, 16)
+        return
+    memcpy(&ends[0], f.tuple.local_addr, 8)
+    memcpy(&ends[1], f.tuple.peer_addr, 8)
+    ends[0] = hash_finish(hash_step(o.boot_hash, ends[0]))
+    ends[1] = hash_finish(hash_step(o.boot_hash, ends[1]))
+    memcpy(span.local_addr, &ends[0], 8)
+    memcpy(span.peer_addr, &ends[1], 8)
+
+
 cdef uint64_t span_hash(const outbox *o, const dt_span *span) noexcept nogil:
     """hash64(boot id, netns, tuple, request position, stream id, kind, request start), as dt_span.h says; never 0."""
     cdef uint64_t h = hash_step(o.boot_hash, span.netns)
@@ -169,6 +198,9 @@ cdef void fill_flags(dt_span *span, flow *f, const dt_message *request, const dt
                      bint incomplete) noexcept nogil:
     cdef uint8_t marks = request.marks | (response.marks if response != NULL else 0)
     span.seq_space = DT_SEQ_NONE if marks & DT_MARK_NO_SEQ else DT_SEQ_TCP
+    if is_unix(&f.tuple):
+        span.seq_space = DT_SEQ_UNIX
+        marks |= DT_MARK_AMBIGUOUS if marks & DT_MARK_NO_SEQ else 0
     if marks & DT_MARK_AMBIGUOUS:
         span.flags |= DT_SPAN_SEQ_AMBIGUOUS
     if marks & DT_MARK_CUT:
@@ -197,12 +229,7 @@ cdef void span_write(outbox *o, flow *f, const dt_message *request, const uint8_
     memset(span, 0, sizeof(dt_span))
     span.kind = DT_SPAN_SERVER if request.direction == DT_INGRESS else DT_SPAN_CLIENT
     span.protocol = request.protocol
-    span.connection_id = f.connection_id
-    memcpy(span.local_addr, f.tuple.local_addr, 16)
-    memcpy(span.peer_addr, f.tuple.peer_addr, 16)
-    span.local_port = f.tuple.local_port
-    span.peer_port = f.tuple.peer_port
-    span.netns = f.netns
+    fill_ends(o, span, f)
     span.pid = request.tgid
     span.req_seq = <uint32_t> request.position
     span.request_bytes = request.size
@@ -217,6 +244,8 @@ cdef void span_write(outbox *o, flow *f, const dt_message *request, const uint8_
     if errors & (DT_MSG_ERROR_SERVER if span.kind == DT_SPAN_SERVER else DT_MSG_ERROR_CLIENT):
         span.status = DT_STATUS_ERROR
     span.attr_first = o.n_attributes
+    if span.seq_space == DT_SEQ_UNIX:
+        attribute_add(o, span, DT_KEY_NETWORK_TRANSPORT, "unix")
     attributes_write(o, span, request_blob, request.blob_size)
     if response != NULL:
         attributes_write(o, span, response_blob, response.blob_size)

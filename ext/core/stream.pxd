@@ -6,6 +6,3 @@ from deeptrace.core.table cimport call, flow, flow_table
 cdef void stream_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *p, uint32_t captured, uint64_t hole,
                       call *now, bint gap) noexcept nogil
 cdef void stream_finish(flow_table *t, flow *f, uint8_t direction, bint orderly) noexcept nogil
-cdef void stream_end_lost(flow_table *t, flow *f, uint8_t direction) noexcept nogil
-cdef void stream_restart(flow_table *t, flow *f, uint8_t direction) noexcept nogil
-cdef void stream_lose(flow_table *t, flow *f, uint8_t direction) noexcept nogil

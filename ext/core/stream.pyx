@@ -5,98 +5,18 @@ Works in place on the batch's arena; copies only an incomplete head, bounded. Ne
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from deeptrace.core.calls cimport call_of, row_extend, row_start
-from deeptrace.core.carry cimport carry_append, carry_bytes, carry_consume, carry_drop, hint_front, hint_pop, hint_push
+from deeptrace.core.calls cimport call_of, row_extend
+from deeptrace.core.carry cimport carry_append, carry_bytes, carry_consume, carry_drop, hint_front
 from deeptrace.core.counters cimport *
+from deeptrace.core.limits cimport limit_raise
+from deeptrace.core.messages cimport bad_frame, end_turn, message_begin, message_end, row_emit, stream_end_lost
 from deeptrace.core.table cimport *
-from deeptrace.core.turns cimport await_turn, take_turn, turn_broken
+from deeptrace.core.turns cimport await_turn
 from dt_message cimport *
 from dt_proto cimport *
 
 cdef enum:
     CLEAR_REQUEST = 60  # of 100
-    MAX_ERRORS = 8  # places in a row that do not parse, before any that does, until a flow is given up as misread
-
-
-cdef void row_emit(flow_table *t, stream *s) noexcept nogil:
-    cdef dt_message *row
-    if s.row.type == DT_MSG_REQUEST or s.row.type == DT_MSG_RESPONSE:
-        row = row_add(t)
-        if row != NULL:
-            row[0] = s.row
-
-
-cdef void message_begin(flow_table *t, flow *f, stream *s, const uint8_t *head, uint64_t at, uint32_t size,
-                        const call *calls, uint32_t n_calls) noexcept nogil:
-    """The head at logical position `at` was framed into s.msg: describe it; its row goes out at its end or with its run."""
-    cdef dt_message *row = &s.row
-    cdef const call *first = call_of(calls, n_calls, at)
-    cdef const call *last = call_of(calls, n_calls, at + size - 1)
-    cdef dt_attrs attrs
-    row_start(row, at, size, first, last)
-    row.id = s.msg.id
-    row.flow = f.slot
-    row.event = DT_EVENT_BEGIN
-    row.type = s.msg.type
-    row.flags = s.msg.flags
-    row.marks |= DT_MARK_CUT if s.msg.flags & DT_MSG_CUT else 0
-    row.direction = f.request_direction if s.role == DT_ROLE_REQUEST else 1 - f.request_direction
-    row.protocol = f.protocol.id
-    s.in_message = 1
-    f.n_messages += 1
-    f.errors = 0
-    t.counters[DT_COUNT_BYTES_FRAMED] += size
-    if row.type == DT_MSG_REQUEST:
-        t.counters[DT_COUNT_REQUESTS] += 1
-        end_turn(t, f, 1 - f.request_direction, AT_HEAD)
-        if f.last_type == DT_MSG_RESPONSE:
-            take_turn(f)
-        hint_push(t, f, s.msg.hint)
-    elif row.type == DT_MSG_RESPONSE:
-        t.counters[DT_COUNT_RESPONSES] += 1
-        if f.n_hints == 0:
-            turn_broken(f)
-        hint_pop(f)
-    else:
-        t.counters[DT_COUNT_ONE_WAY] += 1
-        return
-    f.last_type = row.type
-    if f.quiet:
-        f.quiet = 0
-        row.event |= DT_EVENT_SYNC
-    attrs.data = blob_room(t, DT_ATTRS_MAX_BYTES)
-    if attrs.data != NULL:
-        attrs.size = attrs.open = attrs.end = 0
-        attrs.capacity = DT_ATTRS_MAX_BYTES
-        f.protocol.attributes(head, &s.msg, s.role, &attrs)
-        row.blob_at = t.blob_size
-        row.blob_size = attrs.size
-        t.blob_size += attrs.size
-
-
-cdef void message_end(flow_table *t, flow *f, stream *s, uint64_t end_at) noexcept nogil:
-    """The message at hand ends before logical position end_at; the row's last_* are of the call that moved its last byte."""
-    s.row.size = end_at - s.row.position
-    s.row.event |= DT_EVENT_END
-    if s.row.marks & DT_MARK_CUT:
-        t.counters[DT_COUNT_CUT_MESSAGE] += 1
-    row_emit(t, s)
-    s.in_message = 0
-    s.row.event = 0
-    if s.msg.type == DT_MSG_RESPONSE and f.n_hints == 0:
-        end_turn(t, f, f.request_direction, IN_UNTIL_TURN)  # the rest of an upload may follow its answer
-    if s.msg.flags & DT_MSG_UPGRADE:
-        f.state = UPGRADED
-
-
-# ---- messages whose end was not captured
-
-cdef void end_turn(flow_table *t, flow *f, uint8_t direction, uint8_t mode) noexcept nogil:
-    """It is the other end's turn: what went on until then in this direction is over."""
-    cdef stream *s = &f.streams[direction]
-    if s.in_message and s.mode == IN_UNTIL_TURN:
-        s.mode = mode
-        message_end(t, f, s, s.next_at)
 
 
 cdef bint goes_on(flow_table *t, flow *f, uint8_t direction, dt_buf *b) noexcept nogil:
@@ -116,63 +36,6 @@ cdef bint goes_on(flow_table *t, flow *f, uint8_t direction, dt_buf *b) noexcept
     return False
 
 
-# ---- losing and finding the frame
-
-cdef void stream_lose(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
-    """Framing is lost in this direction: look for the next message, and say that what follows cannot be paired."""
-    cdef stream *s = &f.streams[direction]
-    cdef dt_message *row
-    s.mode = SEARCHING
-    if s.lost:
-        return
-    s.lost = 1
-    f.out_of_sync = 1
-    f.hints_broken = 1
-    if s.in_message and s.row.event & DT_EVENT_BEGIN:
-        row_emit(t, s)
-        s.row.event = 0
-        s.row.blob_size = 0
-    row = row_add(t)
-    if row != NULL:
-        row.event = DT_EVENT_GAP
-        row.flow = f.slot
-        row.direction = direction
-        row.type = DT_MSG_REQUEST if s.role == DT_ROLE_REQUEST else DT_MSG_RESPONSE
-        row.last_exit_ns = f.last_ns
-
-
-cdef void bad_frame(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
-    """Bytes did not parse. Joining a connection under way is no loss; a flow that never parses was misread."""
-    if not f.streams[direction].lost and not (f.mid_stream and f.n_messages == 0):
-        t.counters[DT_COUNT_BAD_FRAME] += 1
-    if f.n_messages == 0:
-        f.errors += 1
-    stream_lose(t, f, direction)
-    if f.errors >= MAX_ERRORS:
-        t.counters[DT_COUNT_FLOWS_UNKNOWN] += 1
-        f.state = UNKNOWN
-
-
-cdef void stream_end_lost(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
-    """A message whose end could not be found ends with the last byte that was seen of it."""
-    cdef stream *s = &f.streams[direction]
-    if s.in_message and (s.mode == SEARCHING or s.mode == IN_UNTIL_TURN):
-        if s.mode == IN_UNTIL_TURN:
-            s.mode = AT_HEAD
-        s.row.marks |= DT_MARK_CUT
-        message_end(t, f, s, s.next_at)
-
-
-cdef void stream_restart(flow_table *t, flow *f, uint8_t direction) noexcept nogil:
-    """The connection is quiet: the next byte of this direction begins a message."""
-    cdef stream *s = &f.streams[direction]
-    stream_end_lost(t, f, direction)
-    carry_drop(t, s, DT_COUNT_BYTES_RESYNC)
-    s.mode = AT_HEAD
-    s.in_message = s.lost = 0
-    s.left = 0
-
-
 # ---- framing
 
 cdef void after_head(flow_table *t, flow *f, uint8_t direction, uint64_t end_at) noexcept nogil:
@@ -183,6 +46,7 @@ cdef void after_head(flow_table *t, flow *f, uint8_t direction, uint64_t end_at)
     s.ends_after_left = 0
     s.mode = AT_HEAD
     if s.msg.flags & DT_MSG_LOST:
+        t.beyond |= s.msg.flags & DT_MSG_CUT
         if not s.msg.flags & DT_MSG_CUT or not await_turn(f, direction):
             bad_frame(t, f, direction)
     elif s.msg.body == DT_BODY_SIZE and s.msg.body_size:
@@ -225,6 +89,7 @@ cdef bint frame_head(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint6
     if verdict == DT_MORE and not buf_final(b):
         return False
     if verdict == DT_MORE:  # the rest of this head was not captured
+        t.beyond = 1
         t.counters[DT_COUNT_BYTES_RESYNC] += b.size - start
         b.at = b.size
     else:
@@ -232,6 +97,11 @@ cdef bint frame_head(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint6
         b.at += 1
     bad_frame(t, f, direction)
     return True
+
+
+cdef bint others_follow(const flow *f, const stream *s) noexcept nogil:
+    """Whether the end of the message at hand is needed to find the next one: otherwise the other end's turn tells it."""
+    return f.overlapped or f.n_hints > (s.role == DT_ROLE_REQUEST)
 
 
 cdef bint walk_body(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64_t base_at, const call *calls,
@@ -245,6 +115,8 @@ cdef bint walk_body(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64
     t.counters[DT_COUNT_BYTES_FRAMED] += b.at - start
     if b.at > start:
         row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
+        if base_at + b.at > t.reach and others_follow(f, s):
+            t.beyond = 1
     if verdict == DT_BAD:
         bad_frame(t, f, direction)
         return True
@@ -258,6 +130,7 @@ cdef bint walk_body(flow_table *t, flow *f, uint8_t direction, dt_buf *b, uint64
         if buf_final(b):  # the bytes that would tell were not captured
             start = b.size - b.at
             b.at = b.size
+            t.beyond |= others_follow(f, s)
             if start and await_turn(f, direction):
                 t.counters[DT_COUNT_BYTES_FRAMED] += start
                 row_extend(s, call_of(calls, n_calls, base_at + b.at - 1))
@@ -330,6 +203,7 @@ cdef void pass_hole(flow_table *t, flow *f, uint8_t direction, uint64_t hole, co
         pass_bytes(t, f, s, n, s.next_at + n)
         hole -= n
     if hole and f.state == KNOWN and not await_turn(f, direction):  # something may begin in it that nobody saw
+        t.beyond = 1
         bad_frame(t, f, direction)
 
 
@@ -338,8 +212,11 @@ cdef void stream_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *
     """The next bytes of a direction: `captured` at p, then `hole` that are missing. gap: they were never counted as come in."""
     cdef stream *s = &f.streams[direction]
     cdef dt_buf b
+    cdef uint64_t call_bytes = captured + hole
     cdef uint32_t done
     now.at = s.next_at
+    t.reach = now.at + t.payload_bytes
+    t.beyond = 0
     s.in_gap = gap
     b.at = 0
     b.missing = hole
@@ -379,6 +256,8 @@ cdef void stream_take(flow_table *t, flow *f, uint8_t direction, const uint8_t *
         carry_drop(t, s, DT_COUNT_BYTES_RESYNC)  # nothing is left there but after a body that wanted more
         pass_hole(t, f, direction, hole, now, gap)
     s.next_at += hole
+    if t.beyond and not gap:
+        limit_raise(t, f, call_bytes, now.exit_ns)
 
 
 cdef void stream_finish(flow_table *t, flow *f, uint8_t direction, bint orderly) noexcept nogil:

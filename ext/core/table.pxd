@@ -13,12 +13,18 @@ cdef enum:
     MAX_PROTOCOLS = 64  # registered protocols; ids are one byte
     MAX_CALLS = 8  # calls whose times are kept per carried head; later ones count as the last
     UNKNOWN_DIRECTION = 255
+    MAX_WISHES = 4096  # payload limits that wait for the agent: two seconds of what it writes
 
 cdef enum:  # flow.state
     INFERRING = 0
     KNOWN = 1
     UNKNOWN = 2  # given up: bytes are counted, nothing else
     UPGRADED = 3  # left its protocol: likewise
+
+cdef enum:  # flow.capture
+    CAPTURE_DEFAULT = 0
+    CAPTURE_RAISED = 1
+    CAPTURE_MUTED = 2
 
 cdef enum:  # stream.mode: what the next byte of the direction is
     AT_HEAD = 0
@@ -103,7 +109,9 @@ cdef struct flow:
     uint8_t hints_broken
     uint8_t last_type  # of the last message: enum dt_msg_type
     uint8_t overlapped  # a request began while an earlier one had no whole response
-    uint8_t turns  # requests that began when all before them were answered, up to a limit
+    uint8_t turns  # requests that began when all before them were answered, weighed, up to a limit
+    uint32_t burst  # requests since the last turn
+    uint8_t split  # a request was only half there when the last response began
     uint8_t on_trial  # turns are counted from a start that is not known
     uint8_t tries
     uint8_t errors  # BAD frames since the last good one
@@ -130,6 +138,18 @@ cdef struct flow:
     uint32_t n_open
     uint8_t pair_state
     uint8_t first_done  # connect_ns was given to a span
+    # what is asked of the probes (limits.pyx)
+    uint8_t capture
+    uint8_t n_muted  # times it was muted
+    uint8_t refused  # it was counted as refused a higher limit
+    uint32_t limit  # the payload limit wished for, if capture is not the default
+    uint64_t limit_ns  # when it was muted, or needed its raised limit last
+
+cdef struct limit_wish:  # what the agent is to write to LIMITS
+    uint64_t socket
+    uint32_t limit
+    uint16_t local_port
+    uint16_t peer_port
 
 ctypedef void (*drain_rows)(void *context) noexcept nogil
 
@@ -170,6 +190,16 @@ cdef struct flow_table:
     uint64_t quiet_ns
     uint64_t idle_ns
     uint64_t linger_ns
+    uint32_t payload_bytes  # what the probes capture of a call by default; 0: no wishes are made
+    uint32_t payload_max_bytes
+    uint32_t max_raised
+    uint32_t n_raised
+    uint32_t n_muted
+    uint32_t n_wishes
+    limit_wish *wishes
+    uint64_t swept_ns  # when limits were looked through
+    uint64_t reach  # logical position up to which the call at hand is captured by default
+    uint8_t beyond  # framing needs bytes of the call at hand that stand behind it
     uint8_t out_of_memory
     drain_rows drain
     void *drain_context
@@ -177,12 +207,15 @@ cdef struct flow_table:
 cdef inline flow *flow_at(flow_table *t, uint32_t slot) noexcept nogil:
     return &t.chunks[slot >> 8][slot & 255]
 
+cdef bint is_stream(const dt_quintuple *tuple) noexcept nogil
+cdef bint is_unix(const dt_quintuple *tuple) noexcept nogil
 cdef bint table_init(flow_table *t, uint32_t max_flows, uint64_t pool_bytes) noexcept nogil
 cdef void table_free(flow_table *t) noexcept nogil
 cdef uint64_t flow_hash(uint64_t socket, const dt_quintuple *tuple, uint32_t netns) noexcept nogil
 cdef flow *flow_find(flow_table *t, uint64_t key_hash, uint64_t socket, const dt_quintuple *tuple) noexcept nogil
 cdef flow *flow_add(flow_table *t, uint64_t key_hash, uint64_t socket, const dt_quintuple *tuple, uint32_t netns, uint64_t now_ns) noexcept nogil
 cdef void flow_remove(flow_table *t, flow *f) noexcept nogil
+cdef void flow_captured(flow_table *t, flow *f, uint8_t capture) noexcept nogil
 cdef void flow_touch(flow_table *t, flow *f) noexcept nogil
 cdef void flow_own(flow_table *t, flow *f, uint32_t tgid) noexcept nogil
 cdef uint32_t owned_flows(flow_table *t, uint32_t tgid) noexcept nogil

@@ -16,6 +16,8 @@ cdef enum:
     FIRST_BLOB = 1 << 16
     MAX_BLOB = 1 << 30
     FIRST_OWNERS = 1024
+    AF_UNIX_NUMBER = 1
+    IPPROTO_TCP_NUMBER = 6
 
 
 cdef bint table_init(flow_table *t, uint32_t max_flows, uint64_t pool_bytes) noexcept nogil:
@@ -33,10 +35,13 @@ cdef bint table_init(flow_table *t, uint32_t max_flows, uint64_t pool_bytes) noe
     t.row_capacity = FIRST_ROWS
     t.blob = <uint8_t *> calloc(FIRST_BLOB, 1)
     t.blob_capacity = FIRST_BLOB
+    t.wishes = <limit_wish *> calloc(MAX_WISHES, sizeof(limit_wish))
     t.free_first = t.parted_first = t.lru_first = t.lru_last = NO_FLOW
     t.due_first = t.closing_first = t.closing_last = NO_FLOW
     blocks_init(&t.pool, pool_bytes)
-    return t.index != NULL and t.chunks != NULL and t.owners != NULL and t.rows != NULL and t.blob != NULL
+    return (
+        t.index != NULL and t.chunks != NULL and t.owners != NULL and t.rows != NULL and t.blob != NULL and t.wishes != NULL
+    )
 
 
 cdef void table_free(flow_table *t) noexcept nogil:
@@ -49,17 +54,31 @@ cdef void table_free(flow_table *t) noexcept nogil:
     free(t.owners)
     free(t.rows)
     free(t.blob)
+    free(t.wishes)
     blocks_free(&t.pool)
     t.chunks = NULL
     t.index = NULL
     t.owners = NULL
     t.rows = NULL
     t.blob = NULL
+    t.wishes = NULL
+
+
+cdef bint is_unix(const dt_quintuple *tuple) noexcept nogil:
+    return tuple.family == AF_UNIX_NUMBER and tuple.l4_protocol == 0
+
+
+cdef bint is_stream(const dt_quintuple *tuple) noexcept nogil:
+    """Whether its bytes are a stream in each direction; other sockets move datagrams."""
+    return tuple.l4_protocol == IPPROTO_TCP_NUMBER or is_unix(tuple)
 
 
 cdef uint64_t flow_hash(uint64_t socket, const dt_quintuple *tuple, uint32_t netns) noexcept nogil:
-    """Hash of (socket, namespace, addresses, ports, protocol); never 0. tcp_state is no part of it."""
+    """Hash of (socket, namespace, addresses, ports, protocol); never 0. tcp_state is no part of it. A unix socket's is of the
+    socket alone: it has one peer as long as it lives, and nothing else says that its address is another's now."""
     cdef uint64_t h = hash_step(hash_step(0, socket), netns)
+    if is_unix(tuple):
+        return hash_finish(hash_step(AF_UNIX_NUMBER, socket)) | 1
     h = hash_bytes(h, tuple.local_addr, 32)
     h = hash_step(h, (<uint64_t> tuple.local_port << 32) | (<uint64_t> tuple.peer_port << 16) | tuple.l4_protocol)
     return hash_finish(h) | 1
@@ -75,7 +94,7 @@ cdef flow *flow_find(flow_table *t, uint64_t key_hash, uint64_t socket, const dt
             and f.socket == socket
             and f.tuple.local_port == tuple.local_port
             and f.tuple.peer_port == tuple.peer_port
-            and memcmp(f.tuple.local_addr, tuple.local_addr, 32) == 0
+            and (memcmp(f.tuple.local_addr, tuple.local_addr, 32) == 0 or is_unix(tuple))
         ):
             return f
         i = (i + 1) & t.index_mask
@@ -183,10 +202,20 @@ cdef void flow_remove(flow_table *t, flow *f) noexcept nogil:
     if f.hints != NULL:
         block_give(&t.pool, f.hints, f.hint_capacity)
         f.hints = NULL
+    flow_captured(t, f, CAPTURE_DEFAULT)
     f.in_use = 0
     f.lru_next = t.parted_first
     t.parted_first = f.slot
     t.n_flows -= 1
+
+
+cdef void flow_captured(flow_table *t, flow *f, uint8_t capture) noexcept nogil:
+    """Note what was asked of the probes for a flow, and count how many flows have it."""
+    t.n_raised -= f.capture == CAPTURE_RAISED
+    t.n_muted -= f.capture == CAPTURE_MUTED
+    f.capture = capture
+    t.n_raised += capture == CAPTURE_RAISED
+    t.n_muted += capture == CAPTURE_MUTED
 
 
 cdef void recycle_parted(flow_table *t) noexcept nogil:

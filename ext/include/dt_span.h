@@ -11,7 +11,7 @@
 
 enum dt_span_kind { DT_SPAN_SERVER = 1, DT_SPAN_CLIENT = 2, DT_SPAN_PRODUCER = 3, DT_SPAN_CONSUMER = 4 };
 enum dt_span_status { DT_STATUS_UNSET = 0, DT_STATUS_ERROR = 1 };
-enum dt_seq_space { DT_SEQ_NONE = 0, DT_SEQ_TCP = 1, DT_SEQ_TLS = 2 };
+enum dt_seq_space { DT_SEQ_NONE = 0, DT_SEQ_TCP = 1, DT_SEQ_TLS = 2, DT_SEQ_UNIX = 3 };
 
 /* dt_span.flags, shown under these names in lower case */
 #define DT_SPAN_CUT 0x0001             /* the capture limit hid part of a message */
@@ -31,14 +31,15 @@ struct dt_span {
 	__u64 connect_ns;         /* enter of connect(2), on the first request of a connection that was seen connecting; else 0 */
 	__u64 request_bytes;
 	__u64 response_bytes;
-	__u8 local_addr[16];
+	__u8 local_addr[16];      /* a unix socket (DT_SEQ_UNIX) has none: 8 bytes hashed from its struct sock, equal at both ends */
 	__u8 peer_addr[16];
 	__u32 netns;
 	__u32 pid;                /* 0: not known (a packet capture) */
 	__u32 req_tid;
 	__u32 resp_tid;
 	__u32 connect_tid;
-	__u32 req_seq;            /* stream position of the request's first byte */
+	__u32 req_seq;            /* stream position of the request's first byte; DT_SEQ_UNIX: bytes seen before it, which is equal at
+	                           * both ends only if neither was joined under way */
 	__u32 resp_seq;
 	__u32 stream_id;
 	__u32 process;            /* row in the batch's process table */

@@ -173,3 +173,12 @@ def test_descendants_are_the_whole_subtree(proc):
     for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
         proc.add(pid, "x", ["x"], parent=parent)
     assert descendants([10], ProcFiles(str(proc.root))) == {10, 11, 12}
+
+
+def test_the_container_of_a_process_that_is_gone_is_that_of_its_cgroup(proc):
+    container = "a" * 64
+    proc.add(10, "app", ["app"], cgroup=f"0::/docker/{container}\n")
+    table = table_of(proc)
+    table.get(10, 0, cgroup_id=7)
+    assert table.get(11, 0, comm="gone", cgroup_id=7).container_id == container
+    assert table.get(12, 0, comm="gone", cgroup_id=8).container_id is None

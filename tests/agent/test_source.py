@@ -2,28 +2,35 @@
 
 import numpy as np
 import pytest
-from test_procs import FakeProc
+from test_procs import BOOT_S, FakeProc
 
 from deeptrace.agent.batch import BatchMaker
 from deeptrace.agent.pidfilter import PidFilter
+from deeptrace.agent.proc_events import PROCESS, Known, process_records, read_process
 from deeptrace.agent.procs import ProcessTable, ProcFiles
-from deeptrace.agent.source import EXEC, EXIT, FORK, KIND_PROC, Source, Stages, process_records
+from deeptrace.agent.source import EXEC, EXIT, FORK, KIND_PROC, Source, Stages
 from deeptrace.core.batch import Batch
 from deeptrace.core.pipeline import SpanRows
 from deeptrace.core.wire import ATTRIBUTE_DTYPE, RECORD_DTYPE, SPAN_DTYPE
 from deeptrace.counters import PythonCounters
-from deeptrace.loader.maps import DENY
 
-DATA = 1
+DATA, KIND_CONN, CONNECT = 1, 2, 1
+STARTED_NS = 5_000_000_000  # CLOCK_BOOTTIME
 
 
 def batch_of(*rows):
-    """rows: (kind, code, tgid, comm or "")."""
+    """rows: (kind, code, tgid, comm or "", or Known)."""
     records = np.zeros(len(rows), RECORD_DTYPE)
     payload = b""
     starts = []
     for i, (kind, code, tgid, comm) in enumerate(rows):
-        text = comm.encode().ljust(16, b"\0") if comm else b""
+        text = (
+            PROCESS.pack(comm.comm.encode(), *comm[1:])
+            if isinstance(comm, Known)
+            else comm.encode().ljust(16, b"\0")
+            if comm
+            else b""
+        )
         starts.append(len(payload))
         payload += text
         for name, value in (("kind", kind), ("code", code), ("tgid", tgid), ("exit_ns", i + 1), ("payload_len", len(text))):
@@ -48,9 +55,14 @@ class FakePipeline:
     def __init__(self):
         self.pids = []
 
-    def feed(self, batch, _now_ns):
-        records = batch.records[batch.order]
-        self.pids += records["tgid"][records["kind"] == DATA].tolist()
+    def feed(self, batch, _now_ns, first=0, max_spans=0):
+        """Ends at max_spans, as the real one does."""
+        for taken, row in enumerate(batch.order[first:], first + 1):
+            if batch.records[row]["kind"] == DATA:
+                self.pids.append(int(batch.records[row]["tgid"]))
+            if max_spans and len(self.pids) >= max_spans:
+                return taken
+        return len(batch.order)
 
     def flush(self, _now_ns):
         pass
@@ -94,7 +106,7 @@ def proc(tmp_path):
     return FakeProc(tmp_path)
 
 
-def source_of(proc, *batches):
+def source_of(proc, *batches, batch_spans=10**6):
     files = ProcFiles(str(proc.root))
     processes = ProcessTable(files)
     stages = Stages(
@@ -106,7 +118,7 @@ def source_of(proc, *batches):
         batches=BatchMaker(processes, host="h", boot_id="b"),
         counters=PythonCounters(),
     )
-    return stages, Source(stages, drain_ms=1, batch_ms=1e6, batch_spans=10**6, every_second=lambda: None)
+    return stages, Source(stages, drain_ms=1, batch_ms=1e6, batch_spans=batch_spans, every_second=lambda: None)
 
 
 def test_spans_carry_the_name_of_their_process(proc):
@@ -116,13 +128,13 @@ def test_spans_carry_the_name_of_their_process(proc):
     assert stages.sender.services() == [["nginx", "nginx"]]
 
 
-def test_records_of_deeptraces_own_processes_are_taken_out_and_the_process_is_denied(proc):
+def test_records_of_deeptraces_own_processes_are_taken_out(proc):
     proc.add(10, "nginx", ["nginx"])
     proc.add(20, "deeptrace", ["python3", "deeptrace"])
     stages, source = source_of(proc, batch_of((DATA, 1, 20, ""), (DATA, 1, 10, ""), (DATA, 1, 20, "")))
     source.finish()
     assert stages.sender.services() == [["nginx"]]
-    assert stages.filter._pids == {20: DENY}
+    assert stages.filter._pids == {}  # the probes know them by their name
     assert stages.counters.snapshot() == {"records_filtered": 2}
 
 
@@ -150,10 +162,52 @@ def test_a_denial_that_came_after_the_end_does_not_stay(proc):
 
 
 def test_a_short_lived_process_is_known_by_its_fork_and_exit(proc):
-    stages, source = source_of(proc, batch_of((KIND_PROC, FORK, 30, "bash"), (DATA, 1, 30, ""), (KIND_PROC, EXIT, 30, "curl")))
+    forked, ended = Known("bash", STARTED_NS, 77), Known("curl", STARTED_NS, 77)
+    stages, source = source_of(proc, batch_of((KIND_PROC, FORK, 30, forked), (DATA, 1, 30, ""), (KIND_PROC, EXIT, 30, ended)))
     source.finish()
     assert stages.sender.services() == [["curl"]]
-    assert stages.sender.batches[0].processes[0].start_ns is not None
+    process = stages.sender.batches[0].processes[0]
+    assert (process.start_ns, process.cgroup_id) == (BOOT_S * 10**9 + STARTED_NS, 77)
+
+
+def test_a_process_that_was_there_before_and_is_gone_is_known_by_its_connection(proc):
+    said = Known("worker", STARTED_NS, 77)
+    stages, source = source_of(proc, batch_of((KIND_CONN, CONNECT, 30, said), (DATA, 1, 30, "")))
+    source.finish()
+    assert stages.sender.services() == [["worker"]]
+    assert stages.sender.batches[0].processes[0].start_ns == BOOT_S * 10**9 + STARTED_NS
+
+
+def test_a_pid_that_is_another_process_by_now_does_not_give_its_name(proc):
+    proc.add(30, "nginx", ["nginx"], start_ticks=900)
+    stages, source = source_of(proc, batch_of((KIND_CONN, CONNECT, 30, Known("curl", STARTED_NS, 0)), (DATA, 1, 30, "")))
+    source.finish()
+    assert stages.sender.services() == [["curl"]]
+
+
+def test_a_process_of_which_a_record_tells_its_start_is_the_one_of_proc(proc):
+    proc.add(30, "nginx", ["nginx"], start_ticks=500)
+    stages, source = source_of(
+        proc, batch_of((KIND_CONN, CONNECT, 30, Known("nginx", STARTED_NS + 9_999_999, 9)), (DATA, 1, 30, ""))
+    )
+    source.finish()
+    process = stages.sender.batches[0].processes[0]
+    assert (process.start_ns, process.service, process.cgroup_id) == (BOOT_S * 10**9 + STARTED_NS, "nginx", 9)
+
+
+def test_a_batch_that_makes_many_spans_is_shipped_in_parts(proc):
+    proc.add(10, "nginx", ["nginx"])
+    stages, source = source_of(proc, batch_of(*[(DATA, 1, 10, "")] * 25), batch_spans=10)
+    source.finish()
+    assert stages.sender.services() == [["nginx"] * n for n in (10, 10, 5)]
+
+
+def test_what_was_known_of_a_pid_does_not_outlive_its_process(proc):
+    stages, source = source_of(proc, batch_of((KIND_PROC, EXIT, 30, Known("old", STARTED_NS, 0))), batch_of((DATA, 1, 30, "")))
+    source.poll()
+    proc.add(30, "nginx", ["nginx"], start_ticks=900)
+    source.finish()
+    assert stages.sender.services() == [["nginx"]]
 
 
 def test_a_process_whose_end_comes_a_batch_later_is_known_by_its_fork(proc):
@@ -208,6 +262,13 @@ def test_processes_that_never_talk_are_not_looked_up(proc):
 def test_process_records_come_in_the_order_of_time_with_printable_names():
     batch = batch_of((KIND_PROC, EXIT, 2, "b\x1b"), (DATA, 1, 9, ""), (KIND_PROC, FORK, 1, "a"))
     assert process_records(batch, np.flatnonzero(batch.records["kind"] == KIND_PROC)) == [
-        (EXIT, 2, "b\ufffd", 1),
-        (FORK, 1, "a", 3),
+        (EXIT, 2, Known("b\ufffd")),
+        (FORK, 1, Known("a")),
     ]
+
+
+@pytest.mark.parametrize("size", [0, 5, 16, 20, 31, 32, 40])
+def test_the_payload_of_a_process_record_of_any_version_is_read(size):
+    payload = (PROCESS.pack(b"nginx", 123, 456) + b"more than there is").ljust(64, b"\0")[:size]
+    known = read_process(payload)
+    assert known == (Known("nginx", 123, 456) if size >= 32 else Known("nginx"[:size]))

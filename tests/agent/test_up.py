@@ -91,6 +91,6 @@ def test_its_own_traffic_is_never_traced_and_ctrl_c_ends_it(tmp_path):
     spans = up.spans()
     assert [s for s in spans if s["comm"] == "deeptrace" or s["local_port"] in ports] == []
     agent = up.api("doctor")["agents"][0]
-    assert agent["values"]["records_filtered"] > 0
+    assert agent["values"].get("records_filtered", 0) == 0  # the probes keep them out
     assert agent["balanced"], agent["balances"]
     assert up.stop(signal.SIGINT) == 0

@@ -47,9 +47,9 @@ def test_every_setting_has_a_unit_where_its_name_has_one_and_is_documented() -> 
         assert field.help.endswith("."), field.key
         assert f"`{field.key}`" in text
         assert f"`{field.env}`" in text
-        for suffix, unit in (("_ms", "ms"), ("_s", "s"), ("_bytes", "bytes")):
-            if field.name.endswith(suffix):
-                assert field.unit == unit, field.key
+        units = {"events_per_s": "/s", "bytes_per_s": "bytes/s", "ms": "ms", "s": "s", "bytes": "bytes"}  # the longest first
+        unit = next((unit for suffix, unit in units.items() if f"_{field.name}".endswith(f"_{suffix}")), field.unit)
+        assert field.unit == unit, field.key
 
 
 def test_every_counter_is_documented() -> None:

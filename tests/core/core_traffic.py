@@ -18,29 +18,42 @@ INGRESS, EGRESS = 0, 1
 DATA, CONN, PROC = 1, 2, 3
 CONNECT, ACCEPT, PEER_CLOSED, CLOSED = 1, 2, 3, 4
 EXIT = 3
-SEQ_VALID, AMBIGUOUS, PEEK, FIRST, FRESH = 0x1, 0x2, 0x4, 0x40, 0x80
+SEQ_VALID, AMBIGUOUS, PEEK, TRUNCATED, ENTER_MISSED, FIRST, FRESH = 0x1, 0x2, 0x4, 0x8, 0x20, 0x40, 0x80
+COUNTED, URING = 0x100, 0x200
+TCP, UDP, UNIX = 6, 17, 0
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 START = 1_000 * S
 ATTRIBUTES = {row[0]: (row[2], row[3]) for row in ATTRIBUTE_ROWS}
 
 
+def address(socket: int) -> int:
+    """Where a socket's struct sock stands."""
+    return 0xFFFF000000000000 + socket * 64
+
+
 class Connection:
-    """One end of a TCP connection: knows its stream positions."""
+    """One end of a connection: knows its stream positions."""
 
     def __init__(self, traffic: "Traffic", *, socket: int, local_port: int, peer_port: int, tgid: int, fresh: bool) -> None:
         self.traffic, self.socket, self.tgid, self.fresh = traffic, socket, tgid, fresh
         self.local_port, self.peer_port = local_port, peer_port
         self.next = [0xFFFFFF00 + socket, 0x7FFFFF00 + socket]  # wraps soon
         self.seen = [False, False]
+        self.l4, self.peer = TCP, 0
 
     def _record(self, kind: int, code: int, *, enter_ns: int, exit_ns: int, tid: int | None, payload: bytes = b"", **fields: int):
         row = np.zeros((), RECORD_DTYPE)
-        row["enter_ns"], row["exit_ns"], row["socket"] = enter_ns, exit_ns, 0xFFFF000000000000 + self.socket * 64
+        row["enter_ns"], row["exit_ns"], row["socket"] = enter_ns, exit_ns, address(self.socket)
         quintuple = row["tuple"]
-        quintuple["local_addr"][:] = list(sockets.inet_pton(sockets.AF_INET6, "::ffff:10.0.0.1"))
-        quintuple["peer_addr"][:] = list(sockets.inet_pton(sockets.AF_INET6, "::ffff:10.0.0.2"))
-        quintuple["local_port"], quintuple["peer_port"] = self.local_port, self.peer_port
-        quintuple["family"], quintuple["l4_protocol"] = 2, fields.pop("l4", 6)
+        l4 = fields.pop("l4", self.l4)
+        if l4 == UNIX:
+            quintuple["local_addr"][:8] = list(address(self.socket).to_bytes(8, "little"))
+            quintuple["peer_addr"][:8] = list((address(self.peer) if self.peer else 0).to_bytes(8, "little"))
+        else:
+            quintuple["local_addr"][:] = list(sockets.inet_pton(sockets.AF_INET6, "::ffff:10.0.0.1"))
+            quintuple["peer_addr"][:] = list(sockets.inet_pton(sockets.AF_INET6, "::ffff:10.0.0.2"))
+            quintuple["local_port"], quintuple["peer_port"] = self.local_port, self.peer_port
+        quintuple["family"], quintuple["l4_protocol"] = 1 if l4 == UNIX else 2, l4
         row["netns"], row["tgid"], row["tid"] = 4026531840, self.tgid, self.tgid if tid is None else tid
         row["kind"], row["code"], row["payload_len"] = kind, code, len(payload)
         for name, value in fields.items():
@@ -67,7 +80,7 @@ class Connection:
         after = (before + size) & 0xFFFFFFFF
         if not again:
             self.next[direction] = after
-        flags |= SEQ_VALID | (FRESH if self.fresh else 0) | (0 if self.seen[direction] else FIRST)
+        flags |= (COUNTED if self.l4 == UNIX else SEQ_VALID) | (FRESH if self.fresh else 0) | (0 if self.seen[direction] else FIRST)
         self.seen[direction] = True
         if lost:
             return
@@ -103,6 +116,18 @@ class Traffic:
     def server(self, *, port: int = 80, tgid: int = 200, fresh: bool = True) -> Connection:
         self._sockets += 1
         return Connection(self, socket=self._sockets, local_port=port, peer_port=40000 + self._sockets, tgid=tgid, fresh=fresh)
+
+    def unix_pair(self, *, client: int = 100, server: int = 200, fresh: bool = True, sockets: tuple[int, int] | None = None):
+        """(client's end, server's end) of a unix connection; the probes count their bytes from what they see first."""
+        if sockets is None:
+            self._sockets += 2
+            sockets = self._sockets - 1, self._sockets
+        ends = []
+        for own, peer, tgid in ((*sockets, client), (*sockets[::-1], server)):
+            end = Connection(self, socket=own, local_port=0, peer_port=0, tgid=tgid, fresh=fresh)
+            end.l4, end.peer, end.next = UNIX, peer, [0, 0]
+            ends.append(end)
+        return tuple(ends)
 
     def exit(self, tgid: int, *, at: int) -> None:
         row = np.zeros((), RECORD_DTYPE)

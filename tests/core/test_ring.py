@@ -4,50 +4,14 @@ import struct
 
 import numpy as np
 import pytest
+from fake_kernel import LOST, PAGE, SAMPLE, FakeRing, padded
 
 from deeptrace.core.counters import Counters
 from deeptrace.core.ring import FINAL_AFTER_NS, Rings
-from deeptrace.core.wire import RECORD_DTYPE
+from deeptrace.core.wire import KIND_CONN, KIND_LOG, LOG_DTYPE
 from deeptrace.counters import by_name
 
-PAGE = 4096
-HEAD, TAIL = 1024, 1032  # linux/perf_event.h: data_head, data_tail
-LOST, SAMPLE = 2, 9
 NOW = 10_000_000_000
-
-
-class FakeRing:
-    """What the kernel does: writes records at head, wrapping around."""
-
-    def __init__(self, size: int = 8192, start: int = 0) -> None:
-        self.memory = bytearray(PAGE + size)
-        self.size, self.head = size, start
-        self.cpu_count = 0
-        struct.pack_into("<QQ", self.memory, HEAD, start, start)
-
-    @property
-    def tail(self) -> int:
-        return struct.unpack_from("<Q", self.memory, TAIL)[0]
-
-    def put(self, kind: int, body: bytes) -> None:
-        raw = struct.pack("<IHH", kind, 0, 8 + len(body)) + body
-        for i, byte in enumerate(raw):
-            self.memory[PAGE + (self.head + i) % self.size] = byte
-        self.head += len(raw)
-        struct.pack_into("<Q", self.memory, HEAD, self.head)
-
-    def sample(self, raw: bytes) -> None:
-        padding = -(4 + len(raw)) % 8
-        self.put(SAMPLE, struct.pack("<I", len(raw) + padding) + raw + bytes(padding))
-
-    def record(self, exit_ns: int, payload: bytes = b"", *, count: int = 1, **fields: int) -> None:
-        row = np.zeros((), RECORD_DTYPE)
-        self.cpu_count += count
-        row["exit_ns"], row["enter_ns"], row["cpu_count"], row["kind"] = exit_ns, exit_ns - 5, self.cpu_count, 1
-        row["payload_len"], row["result"] = len(payload), len(payload)
-        for name, value in fields.items():
-            row[name] = value
-        self.sample(row.tobytes() + payload)
 
 
 def rings_of(*fakes: FakeRing) -> tuple[Rings, Counters]:
@@ -73,6 +37,93 @@ def test_records_that_wrap_around_come_out_whole(start: int) -> None:
     assert fake.tail == fake.head
     assert by_name(counters.values)["records_decoded"] == 2
     assert rings.pending_bytes() == {0: 0}
+
+
+@pytest.mark.parametrize("start", range(8192 - 1600, 8192, 8 * 23))
+def test_several_records_of_one_sample_come_out_one_by_one(start: int) -> None:
+    fake = FakeRing(start=start)
+    rings, counters = rings_of(fake)
+    texts = [bytes([65 + i]) * (i * 29 % 200) for i in range(7)]
+    fake.sample(b"".join(padded(fake.row(NOW + i, text)) for i, text in enumerate(texts)))
+    fake.record(NOW + 7, b"alone")
+    assert rings.waiting() == 8
+    batch = rings.drain(NOW + 7, final=True)
+    assert payloads(batch) == [*texts, b"alone"]
+    assert rings.waiting() == 0
+    assert fake.tail == fake.head
+    assert by_name(counters.values)["records_decoded"] == 8
+    assert by_name(counters.values)["bad_record"] == 0
+
+
+def test_a_sample_that_is_half_taken_keeps_its_place_in_the_ring() -> None:
+    fake = FakeRing()
+    rings, counters = rings_of(fake)
+    fake.record(NOW)
+    first = fake.head
+    fake.sample(b"".join(padded(fake.row(NOW + i, b"x")) for i in range(1, 6)))
+    assert len(rings.drain(NOW + 5, final=True, max_records=3)) == 3
+    assert fake.tail == first
+    assert rings.waiting() == 3
+    assert len(rings.drain(NOW + FINAL_AFTER_NS + 4)) == 2  # the last one is too young
+    assert (fake.tail, rings.waiting()) == (first, 1)
+    assert len(rings.drain(NOW + 5, final=True)) == 1
+    assert fake.tail == fake.head
+    assert by_name(counters.values)["records_decoded"] == 6
+
+
+def test_data_that_waited_for_its_batch_is_not_held_up_by_a_younger_event() -> None:
+    a, b = FakeRing(), FakeRing()
+    rings, counters = rings_of(a, b)
+    a.sample(a.row(NOW + 8, kind=KIND_CONN, cpu_count=1))
+    a.sample(b"".join(padded(a.row(NOW + at)) for at in (1, 2, 9)))
+    b.record(NOW + 3)
+    batch = rings.drain(NOW + 5, final=True)
+    assert (batch.records["exit_ns"] - NOW).tolist() == [1, 2, 3]
+    assert a.tail == 0
+    batch = rings.drain(NOW + 9, final=True)
+    assert (batch.records["exit_ns"] - NOW).tolist() == [8, 9]
+    assert a.tail == a.head
+    assert by_name(counters.values)["late"] == 0
+
+
+def test_what_stands_behind_a_size_that_cannot_be_is_counted_with_it() -> None:
+    fake = FakeRing()
+    rings, counters = rings_of(fake)
+    rows = [padded(fake.row(NOW + i, b"good")) for i in range(2)]
+    rows.append(fake.row(NOW + 2, payload_len=20000))
+    rows += [padded(fake.row(NOW + 3 + i, b"unseen")) for i in range(3)]
+    fake.sample(b"".join(rows))
+    fake.record(NOW + 7, b"next")
+    assert payloads(rings.drain(NOW + 7, final=True)) == [b"good", b"good", b"next"]
+    assert by_name(counters.values)["bad_record"] == 4
+    assert by_name(counters.values)["records_decoded"] == 3
+
+
+def test_a_kind_that_cannot_be_costs_only_its_own_record() -> None:
+    fake = FakeRing()
+    rings, counters = rings_of(fake)
+    kinds = (1, 9, 1, KIND_CONN, 1)  # an event has no place among data
+    fake.sample(b"".join(padded(fake.row(NOW + i, bytes([i]), kind=kind)) for i, kind in enumerate(kinds)))
+    assert payloads(rings.drain(NOW + 5, final=True)) == [b"\0", b"\2", b"\4"]
+    assert by_name(counters.values)["bad_record"] == 2
+
+
+def test_log_records_are_taken_out_of_the_flow() -> None:
+    fake = FakeRing()
+    rings, _ = rings_of(fake)
+    line = np.zeros(1, LOG_DTYPE)
+    line["message"], line["level"], line["values"] = 7, 2, [1, 2, 1 << 63]
+    fake.record(NOW, b"data")
+    fake.record(NOW + 1, line.tobytes(), kind=KIND_LOG, cpu_count=1)
+    fake.record(NOW + 2, b"short", kind=KIND_LOG, cpu_count=2)
+    batch = rings.drain(NOW + 2, final=True)
+    assert batch.n_logs == 2
+    records, logs = batch.take_logs()
+    assert (records["exit_ns"] - NOW).tolist() == [1, 2]
+    assert logs["message"].tolist() == [7, 0]
+    assert logs["values"].tolist() == [[1, 2, 1 << 63], [0, 0, 0]]
+    assert batch.n_logs == 0
+    assert batch.order.tolist() == [0]
 
 
 def test_young_records_stay_until_they_are_final() -> None:

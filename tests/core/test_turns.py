@@ -155,6 +155,54 @@ def test_a_busy_connection_joined_under_way_pairs_after_many_turns_and_says_that
     run.assert_balanced()
 
 
+def test_a_pipelining_connection_seen_from_its_start_is_in_step_again_after_a_few_even_bursts(traffic: Traffic, new_run) -> None:
+    c = traffic.client()
+    c.connect(at=START)
+    for i in range(40):
+        c.write(PING * 16, at=START + (1000 * i + 1) * US, captured=len(PING) if i < 3 else None)
+        c.read(PONG * 16, at=START + (1000 * i + 100) * US)
+    run = new_run().feed(traffic)
+    spans = run.take()
+    assert len(spans) > 28 * 16
+    assert {s["end_ns"] - s["start_ns"] < MS for s in spans} == {True}
+    run.assert_balanced()
+
+
+def test_a_burst_that_is_read_in_parts_is_no_exception_from_taking_turns(traffic: Traffic, new_run) -> None:
+    s = traffic.server()
+    s.accept(at=START)
+    command = b"*2\r\n$4\r\nECHO\r\n$200\r\n" + b"e" * 200 + b"\r\n"
+    burst, reply = command * 16, b"$200\r\n" + b"e" * 200 + b"\r\n"
+    half = len(command) * 8 + 100
+    for i in range(60):
+        at = START + 1000 * i * US
+        s.read(burst[:half], at=at + 1 * US, captured=half if i != 2 else 500)
+        s.write(reply * 8, at=at + 100 * US)
+        s.read(burst[half:], at=at + 200 * US)
+        s.write(reply * 8, at=at + 300 * US)
+    run = new_run().feed(traffic)
+    spans = run.take()
+    assert len(spans) > 48 * 16
+    assert max(s["end_ns"] - s["start_ns"] for s in spans) < 300 * US
+    run.assert_balanced()
+
+
+def test_bursts_of_which_some_are_always_ahead_are_never_in_step(traffic: Traffic, new_run) -> None:
+    c = traffic.client()
+    c.connect(at=START)
+    c.write(PING * 16, at=START, captured=len(PING))
+    c.read(PONG * 9, at=START + 5 * US)
+    owed = 7
+    for i in range(300):
+        n = 1 + i * 7 % 13
+        c.write(PING * n, at=START + (1000 * i + 20) * US)
+        c.read(PONG * min(owed + n, 1 + i * 5 % 11), at=START + (1000 * i + 100) * US)
+        owed += n - min(owed + n, 1 + i * 5 % 11)
+    run = new_run().feed(traffic)
+    assert len(run.take()) <= 1
+    run.assert_balanced()
+
+
 def test_a_busy_connection_joined_under_way_whose_steps_are_not_even_pairs_nothing(traffic: Traffic, new_run) -> None:
     c = traffic.client(fresh=False)
     for i in range(400):

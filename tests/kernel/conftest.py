@@ -14,16 +14,17 @@ from traced_process import Process
 from deeptrace.core.wire import SIZEOFS
 from deeptrace.counters import by_name
 from deeptrace.loader import maps
-from deeptrace.loader.client import ProbeConfig, load_probes
+from deeptrace.loader.client import ProbeConfig, Probes, load_probes
 
 RING_BYTES = 1 << 20
+BATCHING_RING_BYTES = 8 << 20
 
 
 class Kernel:
     """The loaded probes with mapped rings, and drivers that are traced."""
 
     def __init__(self) -> None:
-        self.config = ProbeConfig(payload_bytes=1024, head_bytes=4096)
+        self.config = ProbeConfig(payload_bytes=1024, head_bytes=4096, batch_bytes=0)
         self.probes = load_probes(config=self.config, ring_bytes_per_cpu=RING_BYTES, sizeofs=SIZEOFS)
         self.rings = Rings(self.probes, RING_BYTES)
 
@@ -62,11 +63,19 @@ def loaded() -> Iterator[Kernel]:
     kernel.probes.close()
 
 
+@pytest.fixture(scope="session")
+def batching() -> Iterator[Probes]:
+    """A load of its own for the tests in which records wait on their CPU: what waits there would come out in another test."""
+    probes = load_probes(config=ProbeConfig(), ring_bytes_per_cpu=BATCHING_RING_BYTES, sizeofs=SIZEOFS)
+    yield probes
+    probes.close()
+
+
 @pytest.fixture
 def kernel(loaded: Kernel) -> Iterator[Kernel]:
     """Armed with the default settings, nothing traced yet, empty rings."""
     loaded.rings.drain()
-    loaded.probes.arm(loaded.config)
+    loaded.probes.arm(loaded.config, now_ns=0)
     yield loaded
     loaded.probes.disarm()
     for pid, _flags in list(loaded.probes.pids.items()):

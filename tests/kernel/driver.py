@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 MSG_WAITFORONE = 0x10000
@@ -123,9 +124,11 @@ class Driver:
             got += receive(ingress, self.sockets[into], len(data))
         return [sent, got]
 
-    def many(self, out, into, n):
+    def many(self, out, into, n, pause_s=0):
         """n writes and n reads of 8 bytes."""
         for i in range(n):
+            if pause_s:
+                time.sleep(pause_s)
             self.sockets[out].send(struct.pack("=Q", i))
             self.sockets[into].recv(8)
         return n
@@ -177,6 +180,40 @@ class Driver:
         b.connect(a.getsockname())
         self.sockets[name + ".c"], self.sockets[name + ".s"] = a, b
         return [a.getsockname(), b.getsockname()]
+
+    def unix(self, name, path=""):
+        """Two ends of a unix stream: name.c and name.s, by connect and accept at a path, or as a pair. Returns their inodes."""
+        if path:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(1)
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(path)
+                server = listener.accept()[0]
+        else:
+            client, server = socket.socketpair()
+        self.sockets[name + ".c"], self.sockets[name + ".s"] = client, server
+        return True
+
+    def duplicate(self, name, as_name, by="dup"):
+        """Another descriptor of a socket, by dup, dup2 onto a new file, or dup3; returns its number."""
+        fd = self.sockets[name].fileno()
+        other = os.dup(fd) if by == "dup" else os.dup2(fd, os.open("/dev/null", os.O_RDONLY), inheritable=by == "dup2")
+        self.sockets[as_name] = socket.socket(fileno=other)
+        return other
+
+    def pass_on(self, name, as_name):
+        """Send a descriptor through a unix socket and take it out again as another one."""
+        a, b = socket.socketpair()
+        socket.send_fds(a, [b"x"], [self.sockets[name].fileno()])
+        fd = socket.recv_fds(b, 1, 1)[1][0]
+        a.close()
+        b.close()
+        self.sockets[as_name] = socket.socket(fileno=fd)
+        return fd
+
+    def descriptor(self, name):
+        return self.sockets[name].fileno()
 
     def no_sockets(self, path):
         """Move bytes through everything that is not an internet socket."""
@@ -246,16 +283,56 @@ class Driver:
         os.waitpid(pid, 0)
         return [pid, result]
 
+    def fork_on(self):
+        """A child that lives on without doing anything, until this process ends; returns its pid."""
+        pid = os.fork()
+        if pid == 0:
+            libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: SIGKILL
+            threading.Event().wait()
+        return pid
+
     def spawn(self, argv):
         pid = os.posix_spawn(argv[0], argv, {})
         return [pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
 
-    def block(self, name):
-        """Let a thread wait in recv for bytes that come later."""
-        sock = self.sockets[name]
-        self.blocked = threading.Thread(target=sock.recv, args=(64,))
+    def fork_and_execute_in_a_thread(self, name):
+        """A child whose second thread sends and executes another program; returns the child's pid and the thread's number."""
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+
+            def execute():
+                self.sockets[name].send(b"thread")
+                os.write(w, str(threading.get_native_id()).encode())
+                os.execv("/bin/true", ["true"])
+
+            threading.Thread(target=execute).start()
+            threading.Event().wait(10)
+            os._exit(1)
+        os.close(w)
+        tid = int(os.read(r, 64))
+        os.close(r)
+        os.waitpid(pid, 0)
+        return [pid, tid]
+
+    def rename(self, name):
+        """Take another name, as prctl(PR_SET_NAME) in the first thread does."""
+        return libc.prctl(15, name.encode(), 0, 0, 0)
+
+    def become(self, path):
+        """Execute another program, which is a driver without sockets. It answers the next order."""
+        os.execv(path, [path, "-I", __file__])
+
+    def block(self, name, call="recvfrom"):
+        """Let a thread wait for bytes that come later."""
+        self.blocked = threading.Thread(target=receive, args=(call, self.sockets[name], 64))
         self.blocked.start()
         return self.blocked.native_id
+
+    def replace(self, name, by):
+        """Let the descriptor of one socket become another's."""
+        os.dup2(self.sockets[by].fileno(), self.sockets[name].fileno())
+        return True
 
     def join(self):
         self.blocked.join()

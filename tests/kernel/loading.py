@@ -17,7 +17,7 @@ RING_BYTES = 8 << 20  # per CPU: more than kernel.perf_event_mlock_kb allows wit
 
 
 def load(**changes):
-    arguments = {"config": ProbeConfig(), "ring_bytes_per_cpu": RING_BYTES, "sizeofs": SIZEOFS, **changes}
+    arguments = {"config": ProbeConfig(batch_bytes=0), "ring_bytes_per_cpu": RING_BYTES, "sizeofs": SIZEOFS, **changes}
     return load_probes(**arguments)
 
 

@@ -1,4 +1,5 @@
-"""A plain reader of perf rings for the kernel tests: every record as a Python object, in the order of each ring."""
+"""A plain reader of perf rings for the kernel tests: every record as a Python object, in the order of each ring. What waits beside
+the rings it does not see: tests load with batch_bytes=0, or wait for what is emitted."""
 
 import mmap
 import os
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deeptrace.core.wire import RECORD_DTYPE
+from deeptrace.core.wire import KIND_CONN, KIND_DATA, KIND_LOG, KIND_PROC, RECORD_DTYPE
 
-DATA, CONN, PROC = 1, 2, 3  # dt_records.h: enum dt_kind
+DATA, CONN, PROC, LOG = KIND_DATA, KIND_CONN, KIND_PROC, KIND_LOG
 PAGE = os.sysconf("SC_PAGE_SIZE")
 DATA_HEAD, DATA_TAIL = 1024, 1032  # struct perf_event_mmap_page
 PERF_RECORD_LOST, PERF_RECORD_SAMPLE = 2, 9
@@ -69,7 +70,7 @@ class Rings:
                 self.lost_reported += struct.unpack_from("=QQ", body)[1]
             if kind != PERF_RECORD_SAMPLE:
                 continue
-            yield parse(body[4 : 4 + struct.unpack_from("=I", body)[0]])
+            yield from parse(body[4 : 4 + struct.unpack_from("=I", body)[0]])
         struct.pack_into("=Q", ring, DATA_TAIL, tail)
 
     def _take(self, ring, position, n):
@@ -83,10 +84,16 @@ class Rings:
 
 
 def parse(raw):
-    header = np.frombuffer(raw, RECORD_DTYPE, 1)[0]
-    fields = {name: header[name] if name == "tuple" else int(header[name]) for name in RECORD_DTYPE.names}
-    assert fields["payload_len"] <= len(raw) - RECORD_DTYPE.itemsize
-    return Record(fields, raw[RECORD_DTYPE.itemsize :][: fields["payload_len"]])
+    """The records of one sample."""
+    size = RECORD_DTYPE.itemsize
+    while len(raw) >= size:
+        header = np.frombuffer(raw, RECORD_DTYPE, 1)[0]
+        fields = {name: header[name] if name == "tuple" else int(header[name]) for name in RECORD_DTYPE.names}
+        payload_len = fields["payload_len"]
+        assert payload_len <= len(raw) - size
+        yield Record(fields, raw[size : size + payload_len])
+        raw = raw[(size + payload_len + 7) // 8 * 8 :]
+    assert len(raw) < 8
 
 
 def wait_readable(fds, timeout_s):

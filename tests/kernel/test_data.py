@@ -186,12 +186,12 @@ def test_positions_are_right_or_flagged_when_threads_share_a_socket(kernel, trac
 
 def test_other_settings_hold_from_the_next_call_on(kernel, traced):
     traced.do("connect", name="x", family="AF_INET", host="127.0.0.1")
-    kernel.probes.arm(ProbeConfig(payload_bytes=10, head_bytes=0))
+    kernel.probes.arm(ProbeConfig(payload_bytes=10, head_bytes=0, batch_bytes=0))
     traced.do("connect", name="y", family="AF_INET", host="127.0.0.1")
     kernel.take()
     traced.do("transfer", out="y.c", into="y.s", egress="sendmsg", ingress="recvmsg", data=bytes(30).hex())
     assert [(r.result, len(r.payload)) for r in kernel.take()] == [(30, 10), (30, 10)]
-    kernel.probes.arm(ProbeConfig(payload_bytes=16384))
+    kernel.probes.arm(ProbeConfig(payload_bytes=16384, batch_bytes=0))
     traced.do("transfer", out="y.c", into="y.s", egress="write", ingress="read", data=bytes(20000).hex())
     assert next(len(r.payload) for r in kernel.take()) == 16384
 

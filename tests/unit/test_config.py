@@ -57,6 +57,20 @@ def test_an_environment_variable_that_does_not_parse_is_named() -> None:
         config.load(environ={"DEEPTRACE_AGENT_DRAIN_MS": "soon"})
 
 
+def test_lists_of_texts_reach_a_child_as_they_are() -> None:
+    for paths in (["/a"], ["/a", "/b"], ["/with,comma", "/b"], ["[ab]*"]):
+        settings = config.load(environ={}, overrides={"capture.exe": paths, "capture.port": [80, 443]})
+        given = dict(text.split("=", 1) for text in config.assignments(settings))
+        read = {key: config.from_text(config.field_named(key), text, origin="") for key, text in given.items()}
+        assert read == {"capture.exe": paths, "capture.port": [80, 443]}
+
+
+def test_what_differs_between_two_states_of_the_settings_is_named() -> None:
+    before, after = config.Settings(), config.load(environ={}, overrides={"capture.comm": ["a"], "ship.batch_ms": 1.0})
+    assert config.changed(before, after) == ["capture.comm", "ship.batch_ms"]
+    assert config.changed(after, after) == []
+
+
 def test_names_of_options_and_variables_come_from_the_field() -> None:
     field = next(f for f in config.fields() if f.key == "capture.payload_bytes")
     assert (field.option, field.env, field.unit, field.default) == (

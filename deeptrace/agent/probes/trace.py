@@ -1,11 +1,13 @@
 """The probes that tracing needs: system calls on sockets, connections, processes. Loads them unarmed; parses nothing."""
 
+import dataclasses
+import logging
 import math
 import os
 
 from deeptrace.agent.machine import check_pid_namespace
 from deeptrace.config import Capture
-from deeptrace.core.wire import SIZEOFS
+from deeptrace.core.wire import LOG_DEBUG, SIZEOFS
 from deeptrace.errors import ProbeError
 from deeptrace.loader.client import ProbeConfig, Probes, load_probes
 
@@ -17,9 +19,38 @@ def load(capture: Capture) -> Probes:
     here = check_pid_namespace()
     if not here.ok:
         raise ProbeError(f"the process ids here are {here.found}, the probes see the host's; {here.advice}")
-    config = ProbeConfig(all_processes=not capture.pid, payload_bytes=capture.payload_bytes, head_bytes=capture.head_bytes)
+    debug = logging.getLogger("deeptrace.probes").isEnabledFor(logging.DEBUG)  # -vv
     return load_probes(
-        config=config, ring_bytes_per_cpu=ring_bytes_per_cpu(capture.ring_bytes), sizeofs=SIZEOFS, python=capture.python
+        config=probe_config(capture, sized(capture, debug=debug)),
+        debug=debug,
+        ring_bytes_per_cpu=ring_bytes_per_cpu(capture.ring_bytes),
+        sizeofs=SIZEOFS,
+        python=capture.python,
+    )
+
+
+def sized(capture: Capture, *, debug: bool) -> ProbeConfig:
+    """Defaults with the sizes of the maps, and how much the probes of a debug build say."""
+    return ProbeConfig(
+        max_pids=capture.max_pids,
+        max_threads=capture.max_threads,
+        max_sockets=capture.max_sockets,
+        log_level=LOG_DEBUG if debug else 0,
+    )
+
+
+def probe_config(capture: Capture, base: ProbeConfig) -> ProbeConfig:
+    """What the settings say of capturing. base: gives the sizes of maps, which never change while the probes are loaded; all that
+    is set here does, at every reload."""
+    is_some = capture.pid or capture.comm or capture.exe or capture.cgroup
+    return dataclasses.replace(
+        base,
+        all_processes=not is_some,
+        payload_bytes=capture.payload_bytes,
+        head_bytes=capture.head_bytes,
+        events_per_s=capture.events_per_s,
+        bytes_per_s=capture.bytes_per_s,
+        unix_sockets=capture.unix_sockets == "on",
     )
 
 

@@ -18,8 +18,8 @@ from deeptrace.wire.capture import RecordFrame, gather
 MASK = b"x"
 MAX_FLOWS = 65536  # as the flow table; the one unused for longest is forgotten and then masked until it is recognised
 KIND_DATA, KIND_CONN, KIND_PROC, CONN_CLOSED = 1, 2, 3, 4  # enums of dt_records.h
-SEQ_VALID, PEEK, FIRST_FRESH = 0x0001, 0x0004, 0x00C0  # FIRST | FRESH: stream offset 0 of a connection
-IPPROTO_TCP = 6
+PLACED, PEEK, FIRST_FRESH = 0x0101, 0x0004, 0x00C0  # SEQ_VALID | COUNTED; FIRST | FRESH: stream offset 0 of a connection
+IPPROTO_TCP, AF_UNIX = 6, 1
 WRAP = 0xFFFFFFFF
 
 
@@ -82,15 +82,17 @@ class Redactor:
         kinds, codes, flags = (records[name].tolist() for name in ("kind", "code", "flags"))
         starts, lengths, results = offsets.tolist(), sizes.tolist(), records["result"].tolist()
         enters, exits, sides = (records[name].tolist() for name in ("seq_enter", "seq_exit", "direction"))
-        is_tcp = (records["tuple"]["l4_protocol"] == IPPROTO_TCP).tolist()
+        ends = records["tuple"]
+        is_unix = (ends["family"] == AF_UNIX) & (ends["l4_protocol"] == 0)
+        is_stream = (is_unix | (ends["l4_protocol"] == IPPROTO_TCP)).tolist()
         for i in range(len(records)) if order is None else order.tolist():
             start, end = starts[i], starts[i] + lengths[i]
-            if kinds[i] == KIND_PROC:
-                stored[start:end] = payload[start:end].tobytes()  # the name of a process
-            elif kinds[i] == KIND_CONN and codes[i] == CONN_CLOSED:
-                self._flows.pop(_key(records[i]), None)
-            elif kinds[i] == KIND_DATA and is_tcp[i] and results[i] > 0 and not flags[i] & PEEK:
-                position = (enters[i] if sides[i] == 0 else exits[i] - results[i]) & WRAP if flags[i] & SEQ_VALID else None
+            if kinds[i] in (KIND_PROC, KIND_CONN):
+                stored[start:end] = payload[start:end].tobytes()  # name and start of a process
+                if kinds[i] == KIND_CONN and codes[i] == CONN_CLOSED:
+                    self._flows.pop(_key(records[i]), None)
+            elif kinds[i] == KIND_DATA and is_stream[i] and results[i] > 0 and not flags[i] & PEEK:
+                position = (enters[i] if sides[i] == 0 else exits[i] - results[i]) & WRAP if flags[i] & PLACED else None
                 key = _key(records[i])
                 if flags[i] & FIRST_FRESH == FIRST_FRESH and key in self._flows:
                     self._begin_again(key, sides[i] & 1)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from deeptrace.server.correlate._window import Columns
 
 Rows = npt.NDArray[np.int64]  # row numbers in the window
-METHODS = ("", "tcp_seq", "tcp_seq_request", "traceparent", "b3", "x-request-id", "thread", "thread_adjacent")
+METHODS = ("", "tcp_seq", "tcp_seq_request", "traceparent", "b3", "x-request-id", "thread", "thread_adjacent", "unix_fifo")
 
 
 def _no_rows() -> Rows:

@@ -13,6 +13,8 @@ U64 = npt.NDArray[np.uint64]
 SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4
 SEQ_AMBIGUOUS = 0x10  # dt_span.h DT_SPAN_SEQ_AMBIGUOUS
 INCOMPLETE = 0x08  # dt_span.h DT_SPAN_INCOMPLETE
+MID_STREAM = 0x04  # dt_span.h DT_SPAN_MID_STREAM
+SEQ_UNIX = 3  # dt_span.h DT_SEQ_UNIX
 
 WINDOW_DTYPE = np.dtype(
     [
@@ -38,6 +40,8 @@ WINDOW_DTYPE = np.dtype(
         ("req_seq", "<u4"),
         ("resp_seq", "<u4"),
         ("stream_id", "<u4"),
+        ("request_bytes", "<u4"),
+        ("response_bytes", "<u4"),
         ("flags", "<u2"),
         ("kind", "u1"),
         ("seq_space", "u1"),
@@ -88,6 +92,8 @@ def rows_of(batch: SpanBatch, group_id: int, now_ns: int) -> npt.NDArray[np.void
     processes = np.array([text_hash(f"{boot}/{p.pid}") if p.pid else 0 for p in batch.processes] or [0], np.uint64)
     rows["process"] = np.where(spans["pid"] > 0, processes[spans["process"]], 0) if len(spans) else 0
     rows["connection"] = mix(spans["connection_id"].astype(np.uint64), np.uint64(boot))
+    for name in ("request_bytes", "response_bytes"):
+        rows[name] = spans[name].astype(np.uint32)  # mod 2^32: only compared
     rows["tuple"] = _tuple_hash(spans, boot)
     rows["arrived_ns"] = now_ns
     rows["group_id"] = group_id
@@ -113,12 +119,14 @@ _WEIGHTS: U64 = mix(np.arange(_MAX_HASHED, dtype=np.uint64), np.uint64(0x5851F42
 
 
 def _tuple_hash(spans: npt.NDArray[np.void], boot: int) -> U64:
-    """Client end and server end, hashed. A loopback address means something only within its network namespace."""
+    """Client end and server end, hashed. A loopback address means something only within its network namespace, a unix socket
+    only on its host."""
     local, peer = _end_hash(spans, "local"), _end_hash(spans, "peer")
     is_server = (spans["kind"] == SERVER) | (spans["kind"] == CONSUMER)
     result = mix(np.where(is_server, peer, local), np.where(is_server, local, peer))
     here = mix(spans["netns"].astype(np.uint64), np.uint64(boot))
-    return np.where(_is_loopback(spans["peer_addr"]), mix(result, here), result)
+    result = np.where(_is_loopback(spans["peer_addr"]), mix(result, here), result)
+    return np.where(spans["seq_space"] == SEQ_UNIX, mix(result, np.uint64(boot)), result)
 
 
 def _end_hash(spans: npt.NDArray[np.void], side: str) -> U64:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deeptrace.server.correlate import Links, Rows, joined, links
 from deeptrace.server.correlate._joins import candidates, rows_but, unique_pairs
-from deeptrace.server.correlate._window import CLIENT, CONSUMER, PRODUCER, SEQ_AMBIGUOUS, SERVER, Columns, mix
+from deeptrace.server.correlate._window import CLIENT, CONSUMER, PRODUCER, SEQ_AMBIGUOUS, SEQ_UNIX, SERVER, Columns, mix
 
 RANK = 10
 TOLERANCE_NS = 10 * 10**9  # how far two hosts' clocks may differ; positions of one connection repeat after 4 GiB
@@ -21,7 +21,7 @@ class Evidence:
     """Remembers nothing."""
 
     def link(self, spans: Columns, parent: Rows, now_ns: int) -> Links:  # noqa: ARG002 - the interface
-        proven = (spans["seq_space"] > 0) & (spans["flags"] & SEQ_AMBIGUOUS == 0)
+        proven = (spans["seq_space"] > 0) & (spans["seq_space"] != SEQ_UNIX) & (spans["flags"] & SEQ_AMBIGUOUS == 0)
         clients = np.flatnonzero(proven & ((spans["kind"] == CLIENT) | (spans["kind"] == PRODUCER)))
         servers = np.flatnonzero(proven & ((spans["kind"] == SERVER) | (spans["kind"] == CONSUMER)) & (parent < 0))
         exact = _exact(spans, clients, servers)
