@@ -85,6 +85,6 @@ def python_headers(architecture: str, cache: pathlib.Path) -> list[str]:
         package = next(p for p in apt.with_dependencies(["libpython3.11-dev"]) if p.name.startswith("libpython3.11-dev"))
         unfinished = folder.with_suffix(".part")
         unfinished.mkdir(parents=True, exist_ok=True)
-        unpack(package, unfinished, "./usr/include")
+        unpack(package, unfinished, "./usr/include/*")
         unfinished.rename(folder)
     return [str(folder / "usr/include/python3.11"), str(folder / "usr/include")]

@@ -88,10 +88,10 @@ class Apt:
 
 
 def unpack(package: pathlib.Path, folder: pathlib.Path, *members: str) -> None:
-    """Unpack a package's files, or those under `members`, into a folder. No maintainer script runs."""
+    """Unpack a package's files, or those that match `members`, into a folder. No maintainer script runs."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as stream:
         # --keep-directory-symlink: /lib is a link to /usr/lib, and packages still name both.
-        command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(folder), *members]
+        command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "--wildcards", "-C", str(folder), *members]
         status = subprocess.run(command, stdin=stream.stdout, check=False).returncode
         assert stream.stdout is not None
         stream.stdout.read()  # tar stops reading early when it has its members

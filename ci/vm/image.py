@@ -16,7 +16,7 @@ from .wheels import site_packages
 
 GUEST = pathlib.Path(__file__).resolve().parent / "guest"
 # What runs in the machine; their dependencies follow. bpftool: to look, and for --command.
-PACKAGES = ["python3", "python3-bpfcc", "bpftool", "iproute2", "mount", "util-linux", "dash", "coreutils", "procps"]
+PACKAGES = ["python3", "python3-bpfcc", "bpftool", "iproute2", "mount", "util-linux", "dash", "coreutils", "grep", "sed", "procps"]
 FORMAT = 1  # of the kept userland: a change here makes it anew
 MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr, as base-files would make them
 UNUSED = ("usr/share", "usr/include", "usr/lib/python3.11/test", "usr/lib/python3.11/idlelib", "usr/games", "var/cache")
@@ -82,6 +82,7 @@ class Content:
     plan: bytes
     with_programs: bool
     extra: list[pathlib.Path]
+    modules: tuple[pathlib.Path, ...] = ()
 
 
 def write_image(out: pathlib.Path, architecture: str, cache: pathlib.Path, content: Content) -> None:
@@ -95,7 +96,7 @@ def write_image(out: pathlib.Path, architecture: str, cache: pathlib.Path, conte
         archive.file("init", (GUEST / "init").read_bytes(), executable=True)
         archive.tree(GUEST, "guest")
         archive.file("guest/plan.json", content.plan)
-        for name in ("proc", "sys", "tmp", "results", "etc", "extra"):
+        for name in ("proc", "sys", "tmp", "results", "etc", "extra", "modules"):
             archive.folder(name)
         archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         archive.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
@@ -105,6 +106,8 @@ def write_image(out: pathlib.Path, architecture: str, cache: pathlib.Path, conte
             with tempfile.TemporaryDirectory() as scratch:
                 test_programs(content.checkout, architecture, pathlib.Path(scratch, "programs"))
                 archive.tree(pathlib.Path(scratch, "programs"), "programs")
+        for path in content.modules:
+            archive.tree(path, f"modules/{path.name}")
         for path in content.extra:
             archive.tree(path.resolve(), f"extra/{path.name}")
         archive.end()

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import lzma
 import pathlib
 import re
 import shutil
@@ -19,8 +20,8 @@ from .turns import held, own_turn, scratch_folder
 
 TABLE = pathlib.Path(__file__).resolve().parent / "kernels.toml"
 MEMORY_MB = 1792  # the userland twice (as an archive and unpacked, 350 MB each) and the compiler's 300
+MODULES = ("fs/overlayfs/overlay.ko",)  # containers' file system: a test of the filters; nothing else needs one
 CPUS = 2  # enough for events to lie in two rings
-POLL_S = 0.2
 # panic=-1: restart at once, which -no-reboot turns into an end. mitigations=off: an emulated CPU has nothing to leak.
 COMMAND_LINE = "rdinit=/init panic=-1 loglevel=5 mitigations=off random.trust_cpu=on"
 EMULATORS = {
@@ -62,18 +63,25 @@ def kernels() -> dict[str, Kernel]:
     return {name: Kernel(name, **fields) for name, fields in tomllib.loads(TABLE.read_text()).items()}
 
 
-def kernel_file(kernel: Kernel, cache: pathlib.Path) -> pathlib.Path:
-    """The bootable file of Debian's newest kernel of that line."""
+def kernel_files(kernel: Kernel, cache: pathlib.Path) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """Debian's newest kernel of that line: the bootable file, and the modules that tests need."""
     apt = Apt(kernel.architecture, cache / f"apt-{kernel.architecture}")
     apt.refresh()
     package = apt.kernel(kernel.metapackage, kernel.version)
     kept = cache / "boot" / package.stem
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            unpack(package, pathlib.Path(folder), "./boot")
+    if not kept.is_dir():
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            unpack(package, pathlib.Path(scratch), "./boot/vmlinuz-*", *(f"*/kernel/{module}*" for module in MODULES))
+            flat = pathlib.Path(scratch, "flat")
+            flat.mkdir()
+            for file in [*pathlib.Path(scratch).glob("boot/vmlinuz-*"), *pathlib.Path(scratch).rglob("*.ko*")]:
+                packed = file.suffix == ".xz"
+                (flat / file.name.removesuffix(".xz")).write_bytes(
+                    lzma.decompress(file.read_bytes()) if packed else file.read_bytes()
+                )
             kept.parent.mkdir(exist_ok=True)
-            shutil.move(next(pathlib.Path(folder, "boot").glob("vmlinuz-*")), kept)
-    return kept
+            flat.rename(kept)
+    return next(kept.glob("vmlinuz-*")), sorted(kept.glob("*.ko"))
 
 
 def boot(kernel: Kernel, content: Content, *, cache: pathlib.Path, folder: pathlib.Path, label: str, timeout_s: float) -> Outcome:
@@ -83,8 +91,8 @@ def boot(kernel: Kernel, content: Content, *, cache: pathlib.Path, folder: pathl
         image, line = scratch / "image", scratch / "results"
         began = time.monotonic()
         with held(cache, ["cache"]):
-            write_image(image, kernel.architecture, cache, content)
-            boots = kernel_file(kernel, cache)
+            boots, modules = kernel_files(kernel, cache)
+            write_image(image, kernel.architecture, cache, dataclasses.replace(content, modules=tuple(modules)))
         outcome = Outcome(error=emulate(kernel, boots, image, console, line, timeout_s))
         outcome.seconds = round(time.monotonic() - began, 1)
         collect(outcome, line, console)

@@ -7,7 +7,16 @@ PYTHON = ".venv/bin/python"
 LOAD_S, SUITE_S, COMMAND_S = 500, 1400, 3600
 
 Step = dict[str, Any]
-TESTS = ("conformance", "data", "life", "life_descriptors", "filters", "blocked", "maps")  # of tests/kernel: they share one load
+TESTS = (
+    "conformance",
+    "data",
+    "life",
+    "life_descriptors",
+    "filters",
+    "blocked",
+    "maps",
+    "uring",
+)  # of tests/kernel: they share one load
 
 
 def plan_steps(*, load_only: bool, command: str | None) -> list[Step]:

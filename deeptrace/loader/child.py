@@ -41,7 +41,8 @@ def check_bcc() -> None:
 
 def compiler_flags(bpf: pathlib.Path, map_sizes: dict[str, int], *, debug: bool) -> list[str]:
     """Offsets of the kernel's fields and sizes of the maps, as -D flags. -w: BCC's own headers warn."""
-    flags = ["-w", "-DDT_DEBUG"] if debug else ["-w"]
+    # Names of fields and lines take a quarter of the time to compile.
+    flags = ["-w", "-DDT_DEBUG"] if debug else ["-w", "-g0"]
     flags += [f"-DDT_OFF_{name}={offset}" for name, offset in kernel_offsets(bpf).items()]
     flags += [f"-DDT_ARGS_{name}={number}" for name, number in tracepoint_arguments(bpf).items()]
     most_threads = highest_tid()
