@@ -71,6 +71,7 @@ class Bench:
     def compare(self, groups, *, payload_bytes: int, head_bytes: int, **settings) -> tuple[compare.Verdict, dict[str, int]]:
         limits = {"payload_bytes": payload_bytes, "head_bytes": head_bytes}
         calls, records, grown, facts = self.run(groups, **limits, **settings)
+        assert grown["ring_full"] == 0, "the reader was too slow: a ring was full"
         verdict = compare.compare(calls, records, self.layout, compare.Settings(**limits, unix_sockets=True))
         verdict.outcomes.update(dict.fromkeys(("calls", "no_data"), len(facts.get("ended_inside", []))))
         return verdict, grown
